@@ -1,0 +1,152 @@
+"""The settings of the pipeline: one frozen dataclass a stage, checked when made, written to config.json before work begins."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import tyro
+
+_Hidden = tyro.conf.Suppress
+
+
+def _require(good: bool, name: str, value: object, remedy: str) -> None:
+    if not good:
+        raise ValueError(f"--{name.replace('_', '-')} {value}: {remedy}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanConfig:
+    """Which files are read and which images are kept."""
+
+    input: tuple[str, ...] = ()
+    """Crawl files, tables, folders or globs: *.warc(.gz), *.parquet, *.csv, *.tsv, *.jsonl(.gz), a folder of images."""
+    limit: int = 0
+    """Stops after this many images; 0 reads all."""
+    min_side_px: int = 200
+    """Shortest side of an image that is kept."""
+    max_aspect: float = 3.0
+    """Longest side divided by shortest side, at most."""
+    max_pixels: int = 100_000_000
+    """Width times height, at most; checked before decoding."""
+    max_bytes: int = 50_000_000
+    """Length of an image body, at most."""
+    min_texture: int = 50
+    """PDQ's quality value, 0 to 100; flat images below it resemble everything."""
+    decode_timeout_s: float = 60.0
+    """Time to decode one image, at most."""
+    animations: Literal["drop", "first-frame"] = "drop"
+    """What becomes of animated images."""
+    ignore_opt_out: bool = False
+    """Keeps images and pages whose owner said noai, noimageai or tdm-reservation; they are dropped otherwise."""
+    block_list: str = ""
+    """File with one domain, URL or sha256 of an image a line; matches are dropped, and their copies with them."""
+
+    def __post_init__(self) -> None:
+        _require(self.limit >= 0, "limit", self.limit, "give 0 (all) or a number of images")
+        _require(self.min_side_px >= 16, "min_side_px", self.min_side_px, "give at least 16 pixels")
+        _require(self.max_aspect >= 1, "max_aspect", self.max_aspect, "give at least 1 (square)")
+        _require(self.max_pixels >= 256, "max_pixels", self.max_pixels, "give at least 256 pixels")
+        _require(self.max_bytes >= 1, "max_bytes", self.max_bytes, "give a positive number of bytes")
+        _require(0 <= self.min_texture <= 100, "min_texture", self.min_texture, "PDQ's quality lies between 0 and 100")
+        _require(self.decode_timeout_s > 0, "decode_timeout_s", self.decode_timeout_s, "give a positive number of seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig:
+    """Which network turns images into vectors."""
+
+    encoder: str = "dinov2-base"
+    """dinov2-small, dinov2-base, dinov2-large, builtin (no weights, no network) or tflite:PATH."""
+    encoder_weights: str = ""
+    """Folder of a local checkpoint, in the format that transformers saves; empty downloads from the hub."""
+    batch_size: int = 32
+    """Images a forward pass."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the network runs; cuda fails where there is none."""
+
+    def __post_init__(self) -> None:
+        _require(self.batch_size >= 1, "batch_size", self.batch_size, "give at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairConfig:
+    """Which images of a page become pairs."""
+
+    group_by: Literal["page", "path", "host"] = "page"
+    """What an episode is: the images of one page, of one folder of a site, or of one host."""
+    low: float | None = None
+    """Lowest cosine similarity that is kept; the encoder's own band where not given."""
+    high: float | None = None
+    """Highest cosine similarity that is kept; the encoder's own band where not given."""
+    pairs_per_episode: int = 32
+    """Unordered pairs sampled an episode, at most, uniformly and without replacement."""
+    max_images_per_page: int = 128
+    """Images of an episode, at most; more are sampled down before pairs are formed."""
+    max_pages_per_image: int = 20
+    """An image on more pages than this is boilerplate (logo, icon, advertisement) and dropped."""
+    max_hosts_per_image: int = 5
+    """An image on more hosts than this is boilerplate and dropped."""
+    directions: Literal["one", "both"] = "one"
+    """Whether a pair is written once, its condition chosen by a hash, or both ways."""
+    seed: int = 0
+    """Changes every random choice."""
+
+    def __post_init__(self) -> None:
+        for name in ("low", "high"):
+            value = getattr(self, name)
+            _require(value is None or -1 <= value <= 1, name, value, "a cosine lies between -1 and 1")
+        _require((self.low is None) == (self.high is None), "low", self.low, "give --low and --high together")
+        _require(self.low is None or self.high is None or self.low < self.high, "low", self.low, f"must lie below --high {self.high}")
+        _require(self.pairs_per_episode >= 1, "pairs_per_episode", self.pairs_per_episode, "give at least 1")
+        _require(2 <= self.max_images_per_page <= 2048, "max_images_per_page", self.max_images_per_page, "give 2 to 2048")
+        _require(self.max_pages_per_image >= 1, "max_pages_per_image", self.max_pages_per_image, "give at least 1")
+        _require(self.max_hosts_per_image >= 1, "max_hosts_per_image", self.max_hosts_per_image, "give at least 1")
+        _require(0 <= self.seed < 2**63, "seed", self.seed, "give a number from 0 to 2**63 - 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardConfig:
+    """How pairs are written."""
+
+    size: int = 256
+    """Side in pixels of the square images written: resized to the shortest side, centre-cropped, never enlarged."""
+    quality: int = 95
+    """JPEG quality, 4:4:4."""
+    pairs_per_shard: int = 2048
+    """Pairs a shard, about."""
+
+    def __post_init__(self) -> None:
+        _require(self.size >= 16, "size", self.size, "give at least 16 pixels")
+        _require(1 <= self.quality <= 100, "quality", self.quality, "give 1 to 100")
+        _require(self.pairs_per_shard >= 1, "pairs_per_shard", self.pairs_per_shard, "give at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Where a run writes and how; nothing here changes a byte of the datasets."""
+
+    output: str = ""
+    """Folder for everything that the run leaves behind."""
+    workers: int = 1
+    """Processes on this machine; each decodes with its share of the cores."""
+    threads: int = 0
+    """Decode threads a process; 0 takes the cores divided by --workers."""
+    rebuild: bool = False
+    """Throws away what an earlier run with other scan settings left in --output."""
+    dry_run: bool = False
+    """Prints the resolved configuration and the plan, and exits."""
+
+    def __post_init__(self) -> None:
+        _require(self.workers >= 1, "workers", self.workers, "give at least 1")
+        _require(self.threads >= 0, "threads", self.threads, "give 0 (automatic) or a number of threads")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """All settings of the pipeline."""
+
+    scan: ScanConfig = field(default_factory=ScanConfig)
+    embed: EmbedConfig = field(default_factory=EmbedConfig)
+    pair: PairConfig = field(default_factory=PairConfig)
+    shard: ShardConfig = field(default_factory=ShardConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+    beam_args: Annotated[tuple[str, ...], _Hidden] = ()

@@ -1,0 +1,1 @@
+"""The Beam pipeline: sources, the five stages, the report. The only package that imports apache_beam."""

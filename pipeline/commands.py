@@ -1,0 +1,180 @@
+"""The subcommands run, scan, embed, pair, shard and report: flags to a Config, errors to one sentence and an exit code."""
+
+import dataclasses
+import difflib
+import errno
+import json
+import logging
+import os
+import re
+import sys
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+import tyro
+
+from pagepairs.config import Config
+from pagepairs.files import read_json
+
+EXIT_SETTING, EXIT_INPUT, EXIT_OUTPUT, EXIT_NO_PAIRS = 2, 3, 4, 5
+# The groups of settings whose flags a subcommand takes; the others come from OUTPUT/config.json.
+_GROUPS = {
+    "run": ("scan", "embed", "pair", "shard", "run"),
+    "scan": ("scan", "run"),
+    "embed": ("embed", "run"),
+    "pair": ("pair", "run"),
+    "shard": ("shard", "run"),
+    "report": ("run",),
+}
+_OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
+_EPILOG = "Flags of Apache Beam (--runner, --project, --flink_master, ...) are passed on. --config FILE takes the settings of a config.json."
+
+
+def main(command: str, argv: Sequence[str]) -> int:
+    """Runs a subcommand; returns 0, or 2 for a wrong setting, 3 for an unusable input, 4 for an output that cannot be written, 5 for no pairs."""
+    logging.getLogger("apache_beam").setLevel(logging.ERROR)
+    try:
+        config = parse(command, argv)
+    except ValueError as error:
+        return _fail(error, EXIT_SETTING)
+    from pipeline.run import STAGES, InputError, NothingFound, as_json, plan, run_stages
+
+    stages = STAGES if command == "run" else (command,)
+    try:
+        if config.run.dry_run:
+            print(json.dumps({"configuration": as_json(config), "plan": plan(config, stages)}, indent=1, ensure_ascii=False))
+            return 0
+        run_stages(config, stages, lambda line: print(line, file=sys.stderr, flush=True))
+    except NothingFound as error:
+        return _fail(error, EXIT_NO_PAIRS)
+    except InputError as error:
+        return _fail(error, EXIT_INPUT)
+    except ValueError as error:
+        return _fail(error, EXIT_SETTING)
+    except (OSError, RuntimeError) as error:
+        code = _output_error(error)
+        if code is None:
+            raise
+        return _fail(f"--output {config.run.output}: {os.strerror(code)}; finished files are whole, the same command goes on from them", EXIT_OUTPUT)
+    return 0
+
+
+def _fail(error: object, code: int) -> int:
+    print(f"pagepairs: {error}", file=sys.stderr)
+    return code
+
+
+def _output_error(error: Exception) -> int | None:
+    """Returns the error number if the output could not be written; Beam hands on a worker's error as text."""
+    if isinstance(error, OSError):
+        return error.errno if error.errno in _OUTPUT_ERRORS else None
+    found = re.findall(r"\[Errno (\d+)\]", str(error))
+    return next((int(number) for number in found if int(number) in _OUTPUT_ERRORS), None)
+
+
+def parse(command: str, argv: Sequence[str]) -> Config:
+    """Turns flags into a configuration.
+
+    Settings that are not given come from --config, else (for a single stage) from OUTPUT/config.json, else from the defaults.
+
+    Raises:
+      ValueError: for a flag that neither pagepairs nor Beam knows, or for no --output.
+      SystemExit: for --help, or a value of the wrong type.
+    """
+    argv, file = _take(_join_inputs(argv), "--config")
+    default = Config()
+    if file is not None:
+        default = config_from_json(read_json(file))
+    elif command != "run":
+        _, output = _take(argv, "--output")
+        path = os.path.join(output or "", "config.json")
+        if output and os.path.exists(path):
+            default = config_from_json(read_json(path))
+    groups = _GROUPS[command]
+    kinds = typing.get_type_hints(Config)
+    flags = dataclasses.make_dataclass("Flags", [(name, kinds[name]) for name in groups], frozen=True)
+    parsed, beam_args = tyro.cli(
+        flags,
+        prog=f"pagepairs {command}",
+        description=f"{_EPILOG}",
+        args=list(argv),
+        default=flags(**{name: getattr(default, name) for name in groups}),
+        return_unknown_args=True,
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes),
+    )
+    _check_beam_flags(beam_args, parsed)
+    config = dataclasses.replace(default, **{name: getattr(parsed, name) for name in groups}, beam_args=tuple(beam_args) or default.beam_args)
+    if not config.run.output:
+        raise ValueError("--output is missing: name the folder that the run writes to")
+    if not config.scan.input:
+        raise ValueError("--input is missing: name crawl files, tables or folders" if command in ("run", "scan") else f"{config.run.output} holds no run: start with `pagepairs run`")
+    return config
+
+
+def config_from_json(value: dict[str, Any]) -> Config:
+    """Returns the configuration that a config.json holds.
+
+    Raises:
+      ValueError: for a setting that this version does not know.
+    """
+    kinds = typing.get_type_hints(Config)
+    groups: dict[str, Any] = {}
+    for name, settings in value.items():
+        if name == "beam_args":
+            groups[name] = tuple(settings)
+            continue
+        known = {field.name for field in dataclasses.fields(kinds[name])} if name in kinds else set()
+        unknown = set(settings) - known
+        if unknown or name not in kinds:
+            raise ValueError(f"--config: no such setting: {', '.join(sorted(f'{name}.{key}' for key in unknown)) or name}")
+        groups[name] = kinds[name](**{key: tuple(entry) if isinstance(entry, list) else entry for key, entry in settings.items()})
+    return Config(**groups)
+
+
+def _take(argv: Sequence[str], flag: str) -> tuple[list[str], str | None]:
+    """Returns argv without `flag` and its value, and the value; `--flag value` and `--flag=value`."""
+    rest, value = [], None
+    arguments = iter(argv)
+    for argument in arguments:
+        if argument == flag:
+            value = next(arguments, None)
+        elif argument.startswith(f"{flag}="):
+            value = argument.removeprefix(f"{flag}=")
+        else:
+            rest.append(argument)
+    return rest, value
+
+
+def _join_inputs(argv: Sequence[str]) -> list[str]:
+    """Gathers the values of several --input flags behind one, where the parser would take the last only."""
+    rest: list[str] = []
+    inputs: list[str] = []
+    inside = False
+    for argument in argv:
+        if argument == "--input" or argument.startswith("--input="):
+            inside = True
+            inputs += [argument.removeprefix("--input=")] if "=" in argument else []
+        elif argument.startswith("-"):
+            inside = False
+            rest.append(argument)
+        else:
+            (inputs if inside else rest).append(argument)
+    return [*rest, "--input", *inputs] if inputs else rest
+
+
+def _check_beam_flags(beam_args: Sequence[str], parsed: Any) -> None:
+    """Refuses flags that nobody knows, and names the nearest."""
+    given = [argument.split("=")[0] for argument in beam_args if argument.startswith("--")]
+    if not given:
+        if beam_args:
+            raise ValueError(f"{beam_args[0]!r} belongs to no flag; pagepairs COMMAND --help lists the flags")
+        return
+    from pipeline.beam_flags import beam_flags
+
+    own = {f"--{field.name.replace('_', '-')}" for group in dataclasses.fields(parsed) for field in dataclasses.fields(getattr(parsed, group.name))}
+    known = beam_flags()
+    for flag in given:
+        if flag not in known:
+            near = difflib.get_close_matches(flag, sorted(own | known), n=1, cutoff=0.0)[0]
+            raise ValueError(f"no flag {flag}; the nearest is {near}")

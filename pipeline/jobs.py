@@ -1,0 +1,282 @@
+"""How a stage becomes Beam jobs: tasks that stand alone, or parts of a shuffle. What is finished is never done again."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+from apache_beam.metrics import Metrics
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.transforms.window import GlobalWindows
+from apache_beam.utils.windowed_value import WindowedValue
+
+from pagepairs.files import FileInfo, read_json, write_json
+from pagepairs.keys import part_of
+
+PART_ROWS = 100_000
+"""Rows of the largest input that one part of a shuffle holds, about: 150 MB of 768-wide vectors."""
+_WAVE_ROWS = 400_000
+_PACK_BYTES = 32 * 1024 * 1024
+_LOCAL_RUNNERS = ("FnApiRunner", "DirectRunner")
+
+T = TypeVar("T")
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What one finished task left behind: its files by dataset, and its counts."""
+
+    files: dict[str, list[FileInfo]] = field(default_factory=dict)
+    counters: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """The finished tasks of a stage: one small file each, written after the task's own files."""
+
+    folder: str
+
+    def _path(self, task: str) -> str:
+        return os.path.join(self.folder, f"{task}.json")
+
+    def has(self, task: str) -> bool:
+        """Whether the task is finished."""
+        return os.path.exists(self._path(task))
+
+    def write(self, task: str, outcome: Outcome) -> None:
+        """Marks the task as finished."""
+        files = {dataset: [file.as_json() for file in infos] for dataset, infos in outcome.files.items()}
+        write_json(self._path(task), {"files": files, "counters": outcome.counters})
+
+    def read(self, task: str) -> Outcome:
+        """Returns what a finished task left behind."""
+        value = read_json(self._path(task))
+        files = {dataset: [FileInfo(**info) for info in infos] for dataset, infos in value["files"].items()}
+        return Outcome(files=files, counters=value["counters"])
+
+
+def merge_counters(counters: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Adds counters key by key: numbers, lists of numbers of one length, and dicts of these."""
+    merged: dict[str, Any] = {}
+    for counter in counters:
+        for key, value in counter.items():
+            if key not in merged:
+                merged[key] = value
+            elif isinstance(value, Mapping):
+                merged[key] = merge_counters([merged[key], value])
+            elif isinstance(value, list):
+                merged[key] = [a + b for a, b in zip(merged[key], value, strict=True)]
+            else:
+                merged[key] = merged[key] + value
+    return merged
+
+
+def merge_outcomes(outcomes: Iterable[Outcome]) -> Outcome:
+    """Joins what tasks left behind; files in the order of their names."""
+    outcomes = list(outcomes)
+    datasets = sorted({dataset for outcome in outcomes for dataset in outcome.files})
+    files = {d: sorted((f for o in outcomes for f in o.files.get(d, [])), key=lambda info: info.name) for d in datasets}
+    return Outcome(files=files, counters=merge_counters(outcome.counters for outcome in outcomes))
+
+
+def pipeline_options(beam_args: Sequence[str], workers: int) -> PipelineOptions:
+    """Returns Beam's options with our runner pinned: the in-process FnApiRunner unless another is asked for.
+
+    Raises:
+      ValueError: for a runner or mode that is known to lose elements.
+    """
+    asked = PipelineOptions(list(beam_args)).get_all_options()
+    runner = asked["runner"] or "FnApiRunner"
+    if "Dask" in runner:
+        raise ValueError("--runner DaskRunner runs only part of a pipeline and reports success: use FlinkRunner, SparkRunner or DataflowRunner")
+    if asked["direct_running_mode"] == "multi_threading":
+        raise ValueError("--direct_running_mode multi_threading loses elements in Beam 2.77: use --workers N, which runs processes")
+    args = [*beam_args, "--no_save_main_session"]
+    if runner in _LOCAL_RUNNERS:
+        # Beam's DirectRunner would first try to download Prism and then behave differently.
+        args += ["--runner=FnApiRunner", f"--direct_num_workers={workers}"]
+        args += [f"--direct_running_mode={'multi_processing' if workers > 1 else 'in_memory'}"]
+    return PipelineOptions(args)
+
+
+def is_local(options: PipelineOptions) -> bool:
+    """Whether the runner keeps its shuffles in this machine's memory."""
+    return options.get_all_options()["runner"] in _LOCAL_RUNNERS
+
+
+def run_tasks(label: str, tasks: Mapping[str, T], work: Callable[[T], Outcome], journal: Journal, options: PipelineOptions) -> int:
+    """Does every task that the journal does not hold, each by itself; returns how many that were.
+
+    Args:
+      tasks: by name; the name is the task's key in the journal.
+      work: writes the task's files and returns them; doing it twice must give the same bytes.
+    """
+    todo = sorted((name, task) for name, task in tasks.items() if not journal.has(name))
+    if todo:
+        with beam.Pipeline(options=options) as pipeline:
+            pipeline | beam.Create(todo) | beam.Reshuffle() | label >> beam.ParDo(_Finish(label, work, journal))
+    return len(todo)
+
+
+class _Finish(beam.DoFn):  # type: ignore[misc]
+    """Does one task, then notes it in the journal."""
+
+    def __init__(self, label: str, work: Callable[[Any], Outcome], journal: Journal) -> None:
+        self._label, self._work, self._journal = label, work, journal
+
+    def process(self, element: tuple[str, Any]) -> None:
+        name, task = element
+        outcome = self._work(task)
+        self._journal.write(name, outcome)
+        report_metrics(self._label, outcome)
+
+
+def report_metrics(label: str, outcome: Outcome) -> None:
+    """Adds an outcome's counts to the runner's own counters, under `label`."""
+    counts = {name: value for name, value in outcome.counters.items() if isinstance(value, int)}
+    counts |= {f"dropped_{reason}": value for reason, value in outcome.counters.get("dropped", {}).items()}
+    for name, value in counts.items():
+        Metrics.counter(label, name).inc(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows on their way through a shuffle: `hashes`, uint64 of shape (N,), decide the part of each row."""
+
+    tag: str
+    table: pa.Table
+    hashes: np.ndarray
+
+
+class Spread(Protocol):
+    """Reads one input file and keys its rows."""
+
+    def __call__(self, tag: str, path: str) -> Iterable[Rows]: ...
+
+
+class Reduce(Protocol):
+    """Turns all rows of one part, by tag, into files."""
+
+    def __call__(self, part: int, tables: Mapping[str, pa.Table]) -> Outcome: ...
+
+
+def count_parts(rows: int) -> int:
+    """Returns the number of parts for `rows` of the largest input: of row counts only, never of the machine."""
+    return max(1, -(-rows // PART_ROWS))
+
+
+def part_name(part: int, parts: int) -> str:
+    """Returns the name of a part, as its files and its journal entry carry it."""
+    return f"part-{part:05d}-of-{parts:05d}"
+
+
+def run_parts(
+    label: str,
+    inputs: Sequence[tuple[str, str]],
+    spread: Spread,
+    reduce: Reduce,
+    parts: int,
+    journal: Journal,
+    options: PipelineOptions,
+    *,
+    part_rows: int = PART_ROWS,
+) -> int:
+    """Shuffles the rows of the input files by hash and reduces each part that the journal does not hold; returns how many.
+
+    The local runner keeps its shuffles in memory, so it is given a few parts at a time; a cluster gets all at once.
+
+    Args:
+      inputs: (tag, path) of each input file.
+      part_rows: rows of a part, about.
+    """
+    todo = [part for part in range(parts) if not journal.has(part_name(part, parts))]
+    wave = max(1, _WAVE_ROWS // part_rows) if is_local(options) else parts
+    for start in range(0, len(todo), wave):
+        wanted = todo[start : start + wave]
+        with beam.Pipeline(options=options) as pipeline:
+            rows = (
+                pipeline
+                | f"{label}/Files" >> beam.Create(list(inputs))
+                | f"{label}/Balance" >> beam.Reshuffle()
+                | f"{label}/Spread" >> beam.ParDo(_SpreadFn(spread, parts, frozenset(wanted))).with_output_types(tuple[int, tuple[str, bytes]])
+            )
+            # A part without rows is written too, empty.
+            empty = pipeline | f"{label}/Parts" >> beam.Create([(part, ("", b"")) for part in wanted]).with_output_types(tuple[int, tuple[str, bytes]])
+            (
+                (rows, empty)
+                | f"{label}/Flatten" >> beam.Flatten()
+                | f"{label}/Group" >> beam.GroupByKey()
+                | f"{label}/Reduce" >> beam.ParDo(_ReduceFn(label, reduce, parts, journal))
+            )
+    return len(todo)
+
+
+class _SpreadFn(beam.DoFn):  # type: ignore[misc]
+    """Packs the rows of several files by part, so that a shuffle carries few large elements."""
+
+    def __init__(self, spread: Spread, parts: int, wanted: frozenset[int]) -> None:
+        self._spread, self._parts, self._wanted = spread, parts, np.array(sorted(wanted))
+        self._tables: dict[str, list[pa.Table]] = {}
+        self._owners: dict[str, list[np.ndarray]] = {}
+        self._sizes: Counter[str] = Counter()
+
+    def process(self, element: tuple[str, str]) -> Iterator[tuple[int, tuple[str, bytes]]]:
+        for rows in self._spread(*element):
+            owner = part_of(rows.hashes, self._parts)
+            here = np.isin(owner, self._wanted)
+            table = rows.table if here.all() else rows.table.filter(pa.array(here))
+            self._tables.setdefault(rows.tag, []).append(table)
+            self._owners.setdefault(rows.tag, []).append(owner[here])
+            self._sizes[rows.tag] += table.nbytes
+            if self._sizes[rows.tag] > _PACK_BYTES:
+                yield from self._flush(rows.tag)
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        for tag in list(self._tables):
+            for element in self._flush(tag):
+                yield GlobalWindows.windowed_value(element)
+
+    def _flush(self, tag: str) -> Iterator[tuple[int, tuple[str, bytes]]]:
+        table = pa.concat_tables(self._tables.pop(tag))
+        owner = np.concatenate(self._owners.pop(tag))
+        del self._sizes[tag]
+        order = np.argsort(owner, kind="stable")
+        bounds = np.searchsorted(owner[order], np.append(self._wanted, self._parts))
+        table = table.take(pa.array(order)) if len(self._wanted) > 1 else table
+        for part, start, stop in zip(self._wanted, bounds, bounds[1:], strict=False):
+            if stop > start:
+                yield int(part), (tag, pack(table.slice(start, stop - start)))
+
+
+class _ReduceFn(beam.DoFn):  # type: ignore[misc]
+    """Gathers one part, reduces it and notes it in the journal."""
+
+    def __init__(self, label: str, reduce: Reduce, parts: int, journal: Journal) -> None:
+        self._label, self._reduce, self._parts, self._journal = label, reduce, parts, journal
+
+    def process(self, element: tuple[int, Iterable[tuple[str, bytes]]]) -> None:
+        part, packed = element
+        tables: dict[str, list[pa.Table]] = {}
+        for tag, data in packed:
+            if tag:
+                tables.setdefault(tag, []).append(unpack(data))
+        outcome = self._reduce(part, {tag: pa.concat_tables(pieces) for tag, pieces in tables.items()})
+        self._journal.write(part_name(part, self._parts), outcome)
+        report_metrics(self._label, outcome)
+
+
+def pack(table: pa.Table) -> bytes:
+    """Returns a table as an Arrow IPC stream."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def unpack(data: bytes) -> pa.Table:
+    """Returns the table of an Arrow IPC stream, without copying it."""
+    return pa.ipc.open_stream(data).read_all()

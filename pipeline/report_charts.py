@@ -1,0 +1,77 @@
+"""The charts of the report as Vega-Lite specifications; colours and type come from the page when it draws them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+
+_HEIGHT_PX = 170
+_HISTOGRAM_HEIGHT_PX = 260
+_BIN_WIDTH = 0.01
+
+
+def draw_charts(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns the specification of each chart, by the name of its place in the page; a chart without data is left out."""
+    pages, images = report["pages"], report["images"]
+    charts = {
+        "similarity": _draw_similarity(report["bands"]["pairs"], report["similarity"]),
+        "images-per-page": _draw_whole_numbers(pages["images_per_page"], "images", "pages"),
+        "pairs-per-page": _draw_whole_numbers(pages["pairs_per_page"], "kept pairs", "pages"),
+        "sizes": _draw_sizes(images["sizes"]),
+    }
+    return {name: chart.to_dict() for name, chart in charts.items() if chart is not None}
+
+
+def similarity_domain(counts: Sequence[int], low: float, high: float) -> tuple[int, int]:
+    """Returns the first and last bin edge worth showing: all candidates and the band, with some air, in whole tenths."""
+    used = [i for i, count in enumerate(counts) if count]
+    first, last = min([*used, round(100 + 100 * low)]), max([*used, round(100 + 100 * high)])
+    return max(0, (first - 4) // 10 * 10), min(len(counts), -(-(last + 5) // 10) * 10)
+
+
+def _draw_similarity(counts: Sequence[int], similarity: Mapping[str, Any]) -> alt.Chart | None:
+    if not any(counts):
+        return None
+    first, last = similarity_domain(counts, similarity["low"], similarity["high"])
+    rows = [{"from": _edge(i), "to": _edge(i + 1), "pairs": counts[i]} for i in range(first, last)]
+    x = alt.X("from:Q", title=None, scale=alt.Scale(domain=[_edge(first), _edge(last)], nice=False), axis=alt.Axis(format=".1f", grid=False, tickCount=10, labelFlush=True))
+    y = alt.Y("pairs:Q", title=None, axis=alt.Axis(tickCount=4, format=",d", labelAlign="left", labelBaseline="bottom", labelPadding=-2, domain=False, ticks=False))
+    inside = f"datum.from > low - {_BIN_WIDTH / 2} && datum.to < high + {_BIN_WIDTH / 2}"
+    colour = alt.condition(inside, alt.value(alt.expr("keptColour")), alt.value(alt.expr("droppedColour")))
+    return (
+        alt.Chart(alt.Data(values=rows), width="container", height=_HISTOGRAM_HEIGHT_PX, padding=0)
+        .mark_rect(xOffset=0.5, x2Offset=-0.5)
+        .encode(x=x, x2="to:Q", y=y, y2=alt.datum(0), color=colour)
+        .add_params(*(alt.param(name=name, value=similarity[name]) for name in ("low", "high")))
+        .add_params(alt.param(name="keptColour", value="teal"), alt.param(name="droppedColour", value="silver"))
+    )
+
+
+def _edge(bin_edge: int) -> float:
+    return round(bin_edge / 100 - 1, 2)
+
+
+def _draw_whole_numbers(counts: Mapping[str, int], what: str, of: str) -> alt.Chart | None:
+    if not counts:
+        return None
+    rows = [{"from": int(value) - 0.5, "to": int(value) + 0.5, what: int(value), of: count} for value, count in counts.items()]
+    axis = alt.Axis(format="d", tickMinStep=1, grid=False)
+    return _draw_bars(rows, alt.X("from:Q", title=f"{what} a page", axis=axis, scale=alt.Scale(nice=False, zero=False)), of, [what, of])
+
+
+def _draw_sizes(sizes: Sequence[Mapping[str, int]]) -> alt.Chart | None:
+    if not sizes:
+        return None
+    rows = [{"from": size["first_px"], "to": size["last_px"] + 1, "shortest side": f"{size['first_px']} to {size['last_px']} px", "images": size["images"]} for size in sizes]
+    powers = [2**power for power in range(4, 17)]
+    x = alt.X("from:Q", title="shortest side, pixels", axis=alt.Axis(values=powers, format="d", grid=False), scale=alt.Scale(type="log", base=2, nice=False))
+    return _draw_bars(rows, x, "images", ["shortest side", "images"])
+
+
+def _draw_bars(rows: list[dict[str, Any]], x: alt.X, y: str, tooltip: list[str]) -> alt.Chart:
+    axis = alt.Axis(tickCount=3, format=",d", tickMinStep=1, domain=False, ticks=False)
+    return (
+        alt.Chart(alt.Data(values=rows), width="container", height=_HEIGHT_PX)
+        .mark_rect(xOffset=0.5, x2Offset=-0.5)
+        .encode(x=x, x2="to:Q", y=alt.Y(f"{y}:Q", title=y, axis=axis), y2=alt.datum(0), tooltip=[alt.Tooltip(field=name, title=name) for name in tooltip])
+    )

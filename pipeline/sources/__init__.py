@@ -1,0 +1,144 @@
+"""Where crawls come from: one file a source, one table of them here. A new source is a new file and an entry in SOURCES and SUFFIXES."""
+
+import functools
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from pipeline.sources import folder, table, warc
+from pipeline.sources.find import Found, find_files
+from pipeline.sources.records import (
+    MAX_BODY_BYTES,
+    AliasRecord,
+    ErrorRecord,
+    ImageRecord,
+    LinkRecord,
+    PageRecord,
+    Record,
+    ScanUnit,
+    unit_name,
+)
+
+__all__ = [
+    *("AliasRecord", "ErrorRecord", "ImageRecord", "LinkRecord", "PageRecord", "Record", "ScanUnit"),
+    *("SOURCES", "Source", "SourceMap", "decode_range", "find_units", "read_unit"),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """How one kind of input is cut into units, read, and read again by reference."""
+
+    pieces: Callable[[str], list[tuple[int, int]]]  # path -> (start, stop) of each unit
+    read: Callable[..., Iterator[Record]]  # (unit, max_bytes=...) -> records
+    body: Callable[[bytes, int], bytes] | None = None  # (range of the file, max_bytes) -> image; None: the range is the image
+
+
+SOURCES = {
+    "warc": Source(pieces=warc.find_pieces, read=warc.read_warc, body=warc.warc_body),
+    "table": Source(pieces=table.find_pieces, read=table.read_table),
+    "folder": Source(pieces=folder.find_pieces, read=folder.read_folder),
+}
+SUFFIXES = {
+    ".warc": "warc",
+    ".warc.gz": "warc",
+    ".parquet": "table",
+    ".csv": "table",
+    ".tsv": "table",
+    ".jsonl": "table",
+    ".jsonl.gz": "table",
+}
+
+
+def kind_of(path: str) -> str | None:
+    """Returns the kind of source that reads a file, by its suffix; None if there is none."""
+    name = path.lower()
+    return next((kind for suffix, kind in SUFFIXES.items() if name.endswith(suffix)), None)
+
+
+def find_units(inputs: tuple[str, ...]) -> list[ScanUnit]:
+    """Returns the units of all inputs, sorted by source and start; the order of the inputs does not matter.
+
+    Args:
+      inputs: files, folders (with all below them) and globs. A source is named relative to its input's root: the parent of a file, the
+        folder itself, the part of a glob before its first wildcard. Where names could meet, all roots get as many of their last folder
+        names as keep them apart.
+
+    Raises:
+      ValueError: if an input does not exist, matches nothing or is of a kind that no source reads, or a table lacks columns.
+    """
+    return sorted(
+        (unit for found in find_files(inputs, SUFFIXES) for unit in _units_of(found)),
+        key=lambda unit: (unit.source, unit.start),
+    )
+
+
+def read_unit(unit: ScanUnit, *, max_bytes: int = MAX_BODY_BYTES) -> Iterator[Record]:
+    """Yields the records of a unit, always in the same order.
+
+    Args:
+      max_bytes: length of a body, at most; a longer image has the reason `too_many_bytes` and no body.
+    """
+    return SOURCES[unit.kind].read(unit, max_bytes=max_bytes)
+
+
+def decode_range(source: str, raw: bytes, max_bytes: int) -> bytes:
+    """Returns the image that a range of a source holds.
+
+    Raises:
+      BodyError: if it holds none, or one longer than `max_bytes`.
+    """
+    kind = kind_of(source)
+    decode = SOURCES[kind].body if kind is not None else None
+    return raw if decode is None else decode(raw, max_bytes)
+
+
+def _units_of(found: Found) -> list[ScanUnit]:
+    return [
+        ScanUnit(
+            name=unit_name(found.source, start),
+            source=found.source,
+            path=found.path,
+            kind=found.kind,
+            start=start,
+            stop=stop,
+            root=found.root,
+        )
+        for start, stop in SOURCES[found.kind].pieces(found.path)
+    ]
+
+
+class SourceMap:
+    """Finds the file of a reference's source: `locate` for pipeline.references. Can be pickled."""
+
+    def __init__(self, units: list[ScanUnit], output: str) -> None:
+        """Takes the units of the inputs, and the folder that holds spill/."""
+        self._output = output
+        self._files = {unit.source: unit.path for unit in units if unit.kind != "folder"}
+        self._roots = {_prefix_of(unit): unit.root for unit in units if unit.kind in ("folder", "table")}
+
+    def __call__(self, source: str) -> str:
+        """Returns the path of a source.
+
+        Raises:
+          LookupError: if no input holds it.
+        """
+        if source.startswith("spill/"):
+            return os.path.join(self._output, source)
+        if source in self._files:
+            return self._files[source]
+        for prefix in self._prefixes:
+            if source.startswith(prefix):
+                return os.path.join(self._roots[prefix], source[len(prefix) :])
+        raise LookupError(f"no --input holds {source}")
+
+    @functools.cached_property
+    def _prefixes(self) -> list[str]:
+        return sorted(self._roots, key=len, reverse=True)
+
+
+def _prefix_of(unit: ScanUnit) -> str:
+    inside = os.path.relpath(unit.path, unit.root).replace(os.sep, "/")
+    if inside == ".":
+        return "" if unit.source == "." else f"{unit.source}/"
+    return unit.source.removesuffix(inside)

@@ -1,0 +1,130 @@
+"""Expands files, folders and globs into the files and folders that sources read, and names them."""
+
+import glob
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from pipeline.sources.folder import IMAGE_SUFFIXES, image_names
+
+_WILDCARDS = frozenset("*?[")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """One file or folder of the input."""
+
+    source: str  # relative to root, with / between folders; "." is the root itself
+    path: str
+    root: str
+    kind: str
+
+
+def find_files(inputs: tuple[str, ...], suffixes: Mapping[str, str]) -> list[Found]:
+    """Returns everything that the inputs name, each file and folder once.
+
+    A file that two inputs name belongs to the input whose root lies highest. Images below a folder that holds a table belong to the
+    table, not to a folder of images.
+
+    Args:
+      suffixes: suffix of a file name -> kind of source.
+
+    Raises:
+      ValueError: if an input does not exist, matches nothing or is of a kind that no source reads.
+    """
+    found: dict[str, Found] = {}
+    for name in inputs:
+        for one in _expand(name, suffixes):
+            other = found.get(one.path)
+            if other is None or (len(one.root), one.root) < (len(other.root), other.root):
+                found[one.path] = one
+    return _name_apart(sorted(found.values(), key=lambda one: one.path))
+
+
+def _expand(name: str, suffixes: Mapping[str, str]) -> list[Found]:
+    if os.path.isdir(name):
+        root = os.path.realpath(name)
+        found = list(_walk(root, root, suffixes))
+    elif os.path.isfile(name):
+        path = os.path.join(os.path.realpath(os.path.dirname(name) or "."), os.path.basename(name))
+        found = [_found(path, os.path.dirname(path), _kind_or_error(name, suffixes))]
+    elif _WILDCARDS & set(name):
+        found = _expand_glob(name, suffixes)
+    else:
+        raise ValueError(f"--input {name}: there is no such file or folder")
+    if not found:
+        raise ValueError(f"--input {name}: nothing there that a source reads; {_kinds(suffixes)}")
+    return found
+
+
+def _expand_glob(pattern: str, suffixes: Mapping[str, str]) -> list[Found]:
+    parts = pattern.split("/")
+    fixed = parts[: next(index for index, part in enumerate(parts) if _WILDCARDS & set(part))]
+    root = os.path.realpath("/".join(fixed) or ("/" if pattern.startswith("/") else "."))
+    found: list[Found] = []
+    for name in sorted(glob.glob(pattern, recursive=True)):
+        path = os.path.join(os.path.realpath(os.path.dirname(name) or "."), os.path.basename(name))
+        if os.path.isdir(path):
+            found += _walk(os.path.realpath(path), root, suffixes)
+        elif (kind := _kind(path, suffixes)) is not None:
+            found.append(_found(path, root, kind))
+    return found
+
+
+def _walk(top: str, root: str, suffixes: Mapping[str, str]) -> Iterator[Found]:
+    tables: list[str] = []  # folders whose images belong to a table
+    for folder, folders, names in os.walk(top):
+        folders.sort()
+        kinds = {name: kind for name in sorted(names) if (kind := _kind(name, suffixes)) is not None}
+        if "table" in kinds.values():
+            tables.append(os.path.join(folder, ""))
+        for name, kind in kinds.items():
+            yield _found(os.path.join(folder, name), root, kind)
+        if image_names(folder) and not os.path.join(folder, "").startswith(tuple(tables)):
+            yield _found(folder, root, "folder")
+
+
+def _found(path: str, root: str, kind: str) -> Found:
+    return Found(source=os.path.relpath(path, root).replace(os.sep, "/"), path=path, root=root, kind=kind)
+
+
+def _kind(name: str, suffixes: Mapping[str, str]) -> str | None:
+    return next((kind for suffix, kind in suffixes.items() if name.lower().endswith(suffix)), None)
+
+
+def _kind_or_error(name: str, suffixes: Mapping[str, str]) -> str:
+    kind = _kind(name, suffixes)
+    if kind is None:
+        hint = "; give the folder that the image stands in" if name.lower().endswith(IMAGE_SUFFIXES) else ""
+        raise ValueError(f"--input {name}: no source reads this kind of file{hint}; {_kinds(suffixes)}")
+    return kind
+
+
+def _kinds(suffixes: Mapping[str, str]) -> str:
+    return f"sources read {', '.join('*' + suffix for suffix in suffixes)} and folders of images"
+
+
+def _name_apart(found: list[Found]) -> list[Found]:
+    """Puts the last folder names of the roots before the sources, where sources of different roots could meet.
+
+    A table or folder of images names further files below its root, so with several roots one of these is enough.
+    """
+    roots = sorted({one.root for one in found})
+    meet = len({one.source for one in found}) < len(found) or any(one.kind in ("table", "folder") for one in found)
+    if len(roots) < 2 or not meet:
+        return found
+    depth = next(depth for depth in range(1, 1 + max(root.count("/") for root in roots)) if _are_apart([_tail(r, depth) for r in roots]))
+    return [replace(one, source=_join(_tail(one.root, depth), one.source)) for one in found]
+
+
+def _tail(root: str, depth: int) -> str:
+    return "/".join(root.strip("/").split("/")[-depth:])
+
+
+def _are_apart(prefixes: list[str]) -> bool:
+    ordered = sorted(f"{prefix}/" for prefix in prefixes)
+    return not any(after.startswith(before) for before, after in zip(ordered, ordered[1:], strict=False))
+
+
+def _join(prefix: str, source: str) -> str:
+    return prefix if source == "." else f"{prefix}/{source}"

@@ -1,0 +1,52 @@
+"""Folders of images: the parent folder is the page, and its files stand on it in the order of their names."""
+
+import os
+from collections.abc import Iterator
+from urllib.parse import quote
+
+from pagepairs.urls import canonical_page
+from pipeline.sources.records import MAX_BODY_BYTES, ImageRecord, LinkRecord, PageRecord, Record, ScanUnit, hash64, safe_text
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
+_FILES_PER_UNIT = 1_000
+
+
+def image_names(path: str) -> list[str]:
+    """Returns the names of the image files that stand directly in a folder, sorted."""
+    with os.scandir(path) as entries:
+        return sorted(entry.name for entry in entries if entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file())
+
+
+def find_pieces(path: str) -> list[tuple[int, int]]:
+    """Returns the runs of files that a folder is read in."""
+    count = len(image_names(path))
+    return [(start, min(start + _FILES_PER_UNIT, count)) for start in range(0, count, _FILES_PER_UNIT)]
+
+
+def read_folder(unit: ScanUnit, *, max_bytes: int = MAX_BODY_BYTES) -> Iterator[Record]:
+    """Yields the images of one folder, each with its link, and the folder as their page."""
+    folder = "" if unit.source == "." else unit.source
+    page_url = canonical_page(_file_url(folder))
+    yield PageRecord(url=page_url)
+    for position, name in enumerate(image_names(unit.path)[unit.start : unit.stop], unit.start):
+        url = _file_url(f"{folder}/{name}" if folder else name)
+        yield read_file(os.path.join(unit.path, name), url=url, source=f"{folder}/{name}" if folder else name, max_bytes=max_bytes)
+        yield LinkRecord(
+            page_url=page_url, capture=hash64(unit.source), page_time_ms=None, image_url=url, position=position, alt="", via="folder"
+        )
+
+
+def read_file(path: str, *, url: str, source: str, max_bytes: int) -> ImageRecord:
+    """Returns a file as an image; one that is absent or longer than `max_bytes` has that as its reason."""
+    if not os.path.isfile(path):
+        return ImageRecord(url=url, body=b"", source=source, offset=0, length=0, reason="missing_file", detail=source)
+    with open(path, "rb") as file:
+        body = file.read(max_bytes + 1)
+    if len(body) > max_bytes:
+        size = os.path.getsize(path)
+        return ImageRecord(url=url, body=b"", source=source, offset=0, length=size, reason="too_many_bytes", detail=f"{size} bytes")
+    return ImageRecord(url=url, body=body, source=source, offset=0, length=len(body))
+
+
+def _file_url(relative: str) -> str:
+    return "file:///" + quote(safe_text(relative))

@@ -1,0 +1,218 @@
+"""The images that an HTML page names, in page order, and what its owner says against training."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from selectolax.lexbor import LexborHTMLParser, LexborNode
+from w3lib.encoding import html_body_declared_encoding, http_content_type_encoding, read_bom, to_unicode
+
+from pagepairs.urls import resolve_url
+from pipeline.sources.opt_outs import opt_out_of
+from pipeline.sources.records import safe_alt
+
+_LAZY_URLS = (
+    *("data-src", "data-original", "data-lazy-src", "data-lazy", "data-original-src", "data-actualsrc", "data-echo", "data-hi-res-src"),
+    *("data-full-src", "data-image-src", "data-img-src", "data-large-file", "data-orig-file", "data-src-retina", "data-fallback-src"),
+)
+_LAZY_SETS = ("data-srcset", "data-lazy-srcset", "data-original-set", "data-original-srcset")
+_OG_IMAGE = ("og:image", "og:image:url", "og:image:secure_url")
+_IMAGES = ("img", "amp-img")
+_PICTURE_DEPTH = 3  # elements between an img and its picture, at most
+
+# Browsers nest 512 levels; the time of a conforming parser grows with the square of the depth (100 000 levels: 8 s).
+_MAX_DEPTH = 1_000
+_MANY_TAGS = 20_000
+_TAG = re.compile(r"<(/?)([a-zA-Z][^\s/>]*)")
+_FLAT_TAGS = frozenset("area br col embed hr img input link meta source track wbr p li td th tr dd dt option tbody thead tfoot".split())
+_NESTING_TAG = re.compile(
+    r"</?(?!(?:img|base|meta|script|style|title|textarea|xmp|iframe|noembed|noframes|plaintext)[\s/>])[a-zA-Z][^>]*>", re.I
+)
+
+_SRCSET_URL = re.compile(r"[\s,]*(\S+)")
+_SRCSET_DESCRIPTORS = re.compile(r"(?:[^,(]|\([^)]*\)?)*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageLink:
+    """One URL that a page names as an image."""
+
+    url: str
+    position: int
+    alt: str
+    via: str
+
+
+def page_links(html: bytes, content_type: str | None, page_url: str) -> tuple[list[PageLink], str]:
+    """Returns the images that a page names, and its opt-out directive.
+
+    Args:
+      html: body of the page, decoded but for its charset.
+      content_type: the Content-Type header, for its charset.
+      page_url: the URL that relative references start from, unless the page has a base element.
+
+    Returns:
+      links: in page order, og:image last. The alternatives of one element share a position: src, srcset, lazy attributes, the sources of
+        the picture around it, the noscript fallback after it. A URL appears once a position.
+      opt_out: "" or the directive of a robots or tdm-reservation meta element.
+    """
+    tree = LexborHTMLParser(_flatten(decode_html(html, content_type)))
+    base = _base_url(tree, page_url)
+    links: list[PageLink] = []
+    seen: set[tuple[int, str]] = set()
+    for position, via, reference, alt in [*_elements(tree), *_og_images(tree)]:
+        url = resolve_url(reference, base)
+        if url is not None and (position, url) not in seen:
+            seen.add((position, url))
+            links.append(PageLink(url=url, position=position, alt=alt, via=via))
+    return links, _opt_out(tree)
+
+
+def decode_html(html: bytes, content_type: str | None) -> str:
+    """Returns the text of a page, its charset found as browsers do: byte order mark, HTTP header, meta element, then UTF-8 or windows-1252."""
+    encoding, mark = read_bom(html)
+    if encoding is not None and mark is not None:
+        return to_unicode(html[len(mark) :], encoding)
+    encoding = http_content_type_encoding(content_type)
+    if encoding is None:
+        encoding = html_body_declared_encoding(html[:4096])
+        if encoding is not None and encoding.lower().startswith("utf-16"):
+            encoding = "utf-8"  # a page whose meta element could be read is not UTF-16
+    if encoding is not None:
+        return to_unicode(html, encoding)
+    try:
+        return html.decode("utf-8")
+    except UnicodeDecodeError:
+        return to_unicode(html, "cp1252")
+
+
+def srcset_urls(srcset: str) -> list[str]:
+    """Returns the URLs of a srcset attribute, split as the HTML standard says: a comma inside a URL belongs to it."""
+    urls, at = [], 0
+    while (found := _SRCSET_URL.match(srcset, at)) is not None:
+        url = found[1].rstrip(",")
+        at = found.end()
+        if url == found[1]:
+            descriptors = _SRCSET_DESCRIPTORS.match(srcset, at)
+            assert descriptors is not None
+            at = descriptors.end()
+        if url:
+            urls.append(url)
+    return urls
+
+
+def _flatten(text: str) -> str:
+    """Removes the elements that nest from a page that nests deeper than any browser goes; its images then stand one by one."""
+    return _NESTING_TAG.sub("", text) if text.count("<") > _MANY_TAGS and _depth_exceeds(text, _MAX_DEPTH) else text
+
+
+def _depth_exceeds(text: str, limit: int) -> bool:
+    depth = 0
+    open_tags: dict[str, int] = defaultdict(int)
+    for tag in _TAG.finditer(text):
+        name = tag[2].lower()
+        if name in _FLAT_TAGS:
+            continue
+        if not tag[1]:
+            open_tags[name] += 1
+            depth += 1
+            if depth > limit:
+                return True
+        elif open_tags[name]:
+            open_tags[name] -= 1
+            depth -= 1
+    return False
+
+
+def _base_url(tree: LexborHTMLParser, page_url: str) -> str:
+    base = tree.css_first("base[href]")
+    reference = base.attributes.get("href") if base is not None else None
+    return (resolve_url(reference, page_url) if reference else None) or page_url
+
+
+def _elements(tree: LexborHTMLParser) -> Iterator[tuple[int, str, str, str]]:
+    """Yields (position, via, reference, alt) of every image element and every source of a picture, in page order."""
+    fallbacks = _noscript_fallbacks(tree)
+    positions: dict[int, int] = {}  # of images and pictures, by node
+    count = 0
+    for node in tree.css("img, amp-img, picture source"):
+        picture = _picture_of(node)
+        owner = picture if picture is not None else fallbacks.get(node.mem_id, node.mem_id)
+        if owner not in positions:
+            positions[owner] = count
+            count += 1
+        position = positions[owner]
+        attributes = node.attributes
+        alt = safe_alt(attributes.get("alt"))
+        for via, reference in _references(attributes, "picture" if node.tag == "source" else "img"):
+            yield position, via, reference, alt
+
+
+def _references(attributes: dict[str, str | None], via: str) -> Iterator[tuple[str, str]]:
+    if via == "img" and (source := attributes.get("src")):
+        yield via, source
+    if srcset := attributes.get("srcset"):
+        for url in srcset_urls(srcset):
+            yield "srcset" if via == "img" else via, url
+    for name, value in attributes.items():
+        if not value or not name.startswith("data-"):
+            continue
+        if name in _LAZY_URLS and any(mark in value for mark in "./?"):  # data-lazy="true" is a switch, not a URL
+            yield "lazy", value
+        elif name in _LAZY_SETS:
+            for url in srcset_urls(value):
+                yield "lazy", url
+
+
+def _picture_of(node: LexborNode) -> int | None:
+    parent = node.parent
+    for _ in range(_PICTURE_DEPTH):
+        if parent is None:
+            return None
+        if parent.tag == "picture":
+            return parent.mem_id
+        parent = parent.parent
+    return None
+
+
+def _noscript_fallbacks(tree: LexborHTMLParser) -> dict[int, int]:
+    """Maps the one image of a noscript element to the lazy image (or its picture) directly before that element."""
+    owners = {}
+    for noscript in tree.css("noscript"):
+        before = noscript.prev
+        while before is not None and before.is_text_node and not (before.text_content or "").strip():
+            before = before.prev
+        images = noscript.css("img, amp-img") if before is not None and before.tag in (*_IMAGES, "picture") else []
+        if before is not None and len(images) == 1 and _is_lazy(before):
+            owners[images[0].mem_id] = before.mem_id
+    return owners
+
+
+def _is_lazy(node: LexborNode) -> bool:
+    image = node if node.tag in _IMAGES else node.css_first("img, amp-img")
+    if image is None:
+        return True
+    attributes = image.attributes
+    source = attributes.get("src") or ""
+    return not source or source.startswith("data:") or any(name in attributes for name in (*_LAZY_URLS, *_LAZY_SETS))
+
+
+def _og_images(tree: LexborHTMLParser) -> Iterator[tuple[int, str, str, str]]:
+    position = len(tree.css("img, amp-img, picture source"))  # at least the number of positions that elements take
+    for node in tree.css("meta[content]"):
+        attributes = node.attributes
+        name = (attributes.get("property") or attributes.get("name") or "").strip().lower()
+        if name in _OG_IMAGE and (content := attributes.get("content")):
+            position += name == "og:image"
+            yield position, "og", content, ""
+
+
+def _opt_out(tree: LexborHTMLParser) -> str:
+    values: dict[str, list[str]] = {"robots": [], "tdm-reservation": []}
+    for node in tree.css("meta[name][content]"):
+        attributes = node.attributes
+        name = (attributes.get("name") or "").strip().lower()
+        if name in values:
+            values[name].append(attributes.get("content") or "")
+    return opt_out_of(values["robots"], values["tdm-reservation"])

@@ -1,0 +1,324 @@
+"""Tables with one row an image: page_url, image_url, and the image itself or a path to it.
+
+Other names that columns may have: page (page_url); url (image_url); image_path, file_name (path); image, image_bytes, jpg, jpeg, png,
+webp (bytes); caption, text (alt); position (pos). Image bytes are binary in Parquet (also the `bytes` of a struct) and base64 elsewhere.
+"""
+
+import base64
+import binascii
+import csv
+import gzip
+import json
+import os
+import posixpath
+import shlex
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pagepairs.urls import canonical_page, resolve_url
+from pipeline.sources.folder import read_file
+from pipeline.sources.records import (
+    MAX_BODY_BYTES,
+    ErrorRecord,
+    ImageRecord,
+    LinkRecord,
+    PageRecord,
+    Record,
+    ScanUnit,
+    hash64,
+    safe_alt,
+    safe_text,
+)
+
+_COLUMNS = {
+    "page_url": ("page_url", "page"),
+    "image_url": ("image_url", "url"),
+    "path": ("path", "image_path", "file_name"),
+    "bytes": ("bytes", "image", "image_bytes", "jpg", "jpeg", "png", "webp"),
+    "alt": ("alt", "caption", "text"),
+    "pos": ("pos", "position"),
+}
+_ROWS_PER_UNIT = 20_000
+_ROWS_PER_BATCH = 64
+_LINES_LOOKED_AT = 100
+_MAX_POSITION = 2**31 - 1
+
+
+class _BadRow(Exception):
+    """A row that cannot be used; the text says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    """One row under the column names of this module, and where it stands: `label` for messages, `index` counts all rows."""
+
+    label: str
+    index: int
+    values: dict[str, Any]
+    error: str = ""  # why the row cannot be parsed
+
+
+def find_pieces(path: str) -> list[tuple[int, int]]:
+    """Returns the runs of row groups (Parquet) or bytes (all others) that a table is read in.
+
+    Raises:
+      ValueError: if the columns do not say which image stands on which page.
+    """
+    if not path.lower().endswith(".parquet"):
+        _check_columns(path, _line_columns(path))
+        return [(0, os.path.getsize(path))]
+    try:
+        file = pq.ParquetFile(path)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} is no Parquet file: {error}") from error
+    with file:
+        _check_columns(path, _parquet_columns(file.schema_arrow))
+        return _row_group_runs([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
+
+
+def read_table(unit: ScanUnit, *, max_bytes: int = MAX_BODY_BYTES) -> Iterator[Record]:
+    """Yields an image and a link a row, and each page of the unit once; a row that cannot be used is a `broken_record`."""
+    pages: set[str] = set()
+    for row in _rows(unit):
+        try:
+            yield from _read_row(unit, row, pages, max_bytes)
+        except _BadRow as error:
+            yield ErrorRecord(reason="broken_record", detail=f"{unit.source} {row.label}: {error}")
+
+
+def _rows(unit: ScanUnit) -> Iterator[_Row]:
+    name = unit.path.lower()
+    read = next(read for suffix, read in _READERS.items() if name.endswith(suffix))
+    return read(unit)
+
+
+def _read_row(unit: ScanUnit, row: _Row, pages: set[str], max_bytes: int) -> Iterator[Record]:
+    values = row.values
+    if row.error:
+        raise _BadRow(row.error)
+    page = _text(values, "page_url")
+    page_url = canonical_page(page)
+    reference = _text(values, "image_url")
+    image_url = resolve_url(reference, page) or resolve_url(reference) or reference
+    position = _position(values, row.index)
+    image = _image(unit, row, image_url, max_bytes)
+    if page_url not in pages:
+        pages.add(page_url)
+        yield PageRecord(url=page_url)
+    yield image
+    yield LinkRecord(
+        page_url=page_url,
+        capture=hash64(unit.source),
+        page_time_ms=None,
+        image_url=image_url,
+        position=position,
+        alt=safe_alt(str(values["alt"]) if values.get("alt") is not None else ""),
+        via="table",
+    )
+
+
+def _text(values: dict[str, Any], name: str) -> str:
+    value = values.get(name)
+    if not isinstance(value, str) or not value.strip():
+        raise _BadRow(f"no {name}")
+    return safe_text(value.strip())
+
+
+def _position(values: dict[str, Any], index: int) -> int:
+    value = values.get("pos")
+    if value is None or value == "":
+        return min(index, _MAX_POSITION)
+    try:
+        position = int(value)
+    except (ValueError, TypeError, OverflowError):
+        raise _BadRow(f"pos {value!r} is no number") from None
+    if not 0 <= position <= _MAX_POSITION:
+        raise _BadRow(f"pos {position} lies outside 0 to {_MAX_POSITION}")
+    return position
+
+
+def _image(unit: ScanUnit, row: _Row, url: str, max_bytes: int) -> ImageRecord:
+    path, value = row.values.get("path"), row.values.get("bytes")
+    if path is not None and path != "":
+        return _image_at(unit, str(path), url, max_bytes)
+    body = _decode_base64(value) if isinstance(value, str) else value
+    reason = detail = ""
+    if not isinstance(body, bytes):
+        reason, detail, body = "missing_file", f"{unit.source} {row.label}: neither a path nor bytes", b""
+    elif len(body) > max_bytes:
+        reason, detail, body = "too_many_bytes", f"{len(body)} bytes", b""
+    return ImageRecord(url=url, body=body, source=unit.source, offset=row.index, length=len(body), reason=reason, detail=detail, spill=True)
+
+
+def _decode_base64(value: str) -> bytes | None:
+    try:
+        return base64.b64decode(value, validate=True) if value else None
+    except (binascii.Error, ValueError) as error:
+        raise _BadRow(f"the image is no base64 text: {error}") from error
+
+
+def _image_at(unit: ScanUnit, path: str, url: str, max_bytes: int) -> ImageRecord:
+    """Returns the image at a path relative to the table, which must not lead out of the input's root."""
+    at_root = os.path.relpath(os.path.dirname(unit.path), unit.root).replace(os.sep, "/")
+    relative = posixpath.normpath(posixpath.join(at_root, path))
+    prefix = unit.source.removesuffix(os.path.relpath(unit.path, unit.root).replace(os.sep, "/"))
+    if posixpath.isabs(path) or relative.startswith("../") or relative in ("..", ".") or "\0" in path or safe_text(path) != path:
+        detail = safe_text(path).replace("\0", "\ufffd")
+        return ImageRecord(url=url, body=b"", source=unit.source, offset=0, length=0, reason="path_outside_input", detail=detail)
+    return read_file(os.path.join(unit.root, relative), url=url, source=prefix + relative, max_bytes=max_bytes)
+
+
+def _row_group_runs(rows: list[int]) -> list[tuple[int, int]]:
+    runs, start, count = [], 0, 0
+    for index, size in enumerate(rows):
+        if index > start and count + size > _ROWS_PER_UNIT:
+            runs.append((start, index))
+            start, count = index, 0
+        count += size
+    return [*runs, (start, len(rows))]
+
+
+def _named(columns: list[str]) -> dict[str, str]:
+    """Maps the names of this module to the names in the table: the first that it has."""
+    found = {name: next((other for other in others if other in columns), None) for name, others in _COLUMNS.items()}
+    return {name: other for name, other in found.items() if other is not None}
+
+
+def _check_columns(path: str, columns: list[str] | None) -> None:
+    if columns is None:  # no rows at all: an empty crawl
+        return
+    named = _named(columns)
+    missing = [name for name in ("page_url", "image_url") if name not in named]
+    if missing:
+        raise ValueError(
+            f"{path} has the columns {', '.join(columns) or '(none)'}: {' and '.join(missing)} missing; "
+            "needed are page_url, image_url and either bytes or path"
+        )
+    if "path" not in named and "bytes" not in named:
+        raise ValueError(
+            f"{path} has URLs but no images (no column bytes or path). Fetch them with\n  {_fetch_command(path, named)}\nand give that folder as --input"
+        )
+
+
+def _fetch_command(path: str, named: dict[str, str]) -> str:
+    kind = next(suffix for suffix in _READERS if path.lower().endswith(suffix))[1:]
+    words = ["img2dataset", "--url_list", path, "--input_format", kind, "--url_col", named["image_url"]]
+    words += ["--caption_col", named["alt"]] if "alt" in named else []
+    words += ["--save_additional_columns", json.dumps([named["page_url"]])]
+    words += ["--output_format", "parquet", "--disable_all_reencoding", "True", "--output_folder", f"{path}.images"]
+    return shlex.join(words)
+
+
+def _parquet_columns(schema: pa.Schema) -> list[str]:
+    """Returns the columns that can be used: one that is named like image bytes but holds something else is none."""
+    return [field.name for field in schema if field.name not in _COLUMNS["bytes"] or _holds_bytes(field.type)]
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return any(field.name == "bytes" and _holds_bytes(field.type) for field in kind)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+
+
+def _parquet_rows(unit: ScanUnit) -> Iterator[_Row]:
+    with pq.ParquetFile(unit.path) as file:
+        named = _named(_parquet_columns(file.schema_arrow))
+        index = sum(file.metadata.row_group(group).num_rows for group in range(unit.start))
+        batches = file.iter_batches(_ROWS_PER_BATCH, row_groups=list(range(unit.start, unit.stop)), columns=list(named.values()))
+        for batch in batches if unit.stop > unit.start else ():
+            for values in batch.to_pylist():
+                row = {name: values[column] for name, column in named.items()}
+                if isinstance(row.get("bytes"), dict):
+                    row["bytes"] = row["bytes"]["bytes"]
+                yield _Row(label=f"row {index}", index=index, values=row)
+                index += 1
+
+
+def _open_lines(path: str) -> Any:
+    return gzip.open(path, "rb") if path.lower().endswith(".gz") else open(path, "rb")
+
+
+def _delimiter(path: str) -> str:
+    return "\t" if path.lower().endswith(".tsv") else ","
+
+
+def _line_columns(path: str) -> list[str] | None:
+    if path.lower().endswith((".csv", ".tsv")):
+        with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+            return next(csv.reader(file, delimiter=_delimiter(path)), None)
+    columns: dict[str, None] = {}
+    lines = 0
+    with _open_lines(path) as file:
+        for line, _ in zip(file, range(_LINES_LOOKED_AT), strict=False):
+            if line.strip():
+                lines += 1
+                columns |= dict.fromkeys(_parse_json(line)[0])
+    return list(columns) if lines else None
+
+
+def _parse_json(line: bytes) -> tuple[dict[str, Any], str]:
+    """Returns the usable columns of a line, and what is wrong with it."""
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return {}, f"no JSON: {error}"
+    if not isinstance(values, dict):
+        return {}, "no JSON object"
+    return {name: value for name, value in values.items() if name not in _COLUMNS["bytes"] or isinstance(value, str)}, ""
+
+
+def _json_rows(unit: ScanUnit) -> Iterator[_Row]:
+    index = 0
+    with _open_lines(unit.path) as file:
+        try:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    values, error = _parse_json(line)
+                    row = {name: values[column] for name, column in _named(list(values)).items()}
+                    yield _Row(label=f"line {number}", index=index, values=row, error=error)
+                    index += 1
+        except (EOFError, gzip.BadGzipFile, zlib.error) as damage:
+            yield _Row(label=f"after row {index}", index=index, values={}, error=str(damage))
+
+
+def _csv_rows(unit: ScanUnit) -> Iterator[_Row]:
+    csv.field_size_limit(2**31 - 1)
+    with open(unit.path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        reader = csv.reader(file, delimiter=_delimiter(unit.path), strict=True)
+        columns = next(reader, [])
+        named = {name: columns.index(column) for name, column in _named(columns).items()}
+        index = 0
+        while True:
+            try:
+                fields = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as damage:
+                values, error = {}, str(damage)
+            else:
+                if not fields:
+                    continue
+                values, error = _csv_values(fields, len(columns), named)
+            yield _Row(label=f"line {reader.line_num}", index=index, values=values, error=error)
+            index += 1
+
+
+def _csv_values(fields: list[str], columns: int, named: dict[str, int]) -> tuple[dict[str, str], str]:
+    if len(fields) != columns:
+        return {}, f"{len(fields)} fields, {columns} columns"
+    values = {name: fields[column] for name, column in named.items()}
+    return (values, "") if all(safe_text(value) == value for value in values.values()) else ({}, "not UTF-8")
+
+
+_READERS: dict[str, Callable[[ScanUnit], Iterator[_Row]]] = {
+    ".parquet": _parquet_rows,
+    ".csv": _csv_rows,
+    ".tsv": _csv_rows,
+    ".jsonl": _json_rows,
+    ".jsonl.gz": _json_rows,
+}
