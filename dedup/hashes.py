@@ -29,7 +29,7 @@ def pdq256(working: np.ndarray) -> tuple[bytes, int]:
 
     The image is made grey and shrunk to PDQ's own 64 x 64 first: four times as fast as handing over the whole image, and mostly without
     the interpreter lock, which pdqhash holds. Of Pillow's filters Hamming comes nearest to the full image's hash: 4 bits in the median
-    of 196 photos, 10 in 95 of 100.
+    of 209 photos, at most 11 for 95 of 100.
 
     Args:
       working: uint8, height x width x 3.

@@ -108,8 +108,8 @@ def band_of(spec: str) -> Band | None:
 def embed_all(encoder: Encoder, images: Sequence[np.ndarray], *, batch_size: int) -> np.ndarray:
     """Returns the vectors of preprocessed images, float32 (len(images), D), in their order.
 
-    Every forward pass sees `batch_size` images; the last batch is filled up with its last image. So the arithmetic of an image depends on its
-    row alone, never on how many images there are.
+    Every forward pass sees `batch_size` images; the last batch is filled up with its last image. So the arithmetic of an image
+    depends on its row in the batch alone, never on how many images there are.
     """
     vector_ND = np.empty((len(images), encoder.width), np.float32)
     for start in range(0, len(images), batch_size):

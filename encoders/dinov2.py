@@ -1,11 +1,12 @@
 """DINOv2 through transformers: the CLS token after the final LayerNorm, from 224-pixel images.
 
-Preprocessing, version 1, is what the checkpoints' own processor does: antialiased bicubic resize of the shortest side to 256, the longest being
-rounded down; the middle 224 x 224, whose offset is rounded down too; mean and deviation of ImageNet. Crop and resize run on uint8 in the
-caller's thread, the rest where the network runs.
+Preprocessing, version 1, is what the checkpoints' own processor does: antialiased bicubic resize of the shortest side to 256, the
+longest being rounded down; the middle 224 x 224, whose offset is rounded down too; mean and deviation of ImageNet. Crop and resize
+run on uint8 in the caller's thread, the rest where the network runs.
 
-Float32 on a CPU, bfloat16 autocast on a GPU. Rows of a batch do not see each other, but the shape of a matrix product decides the order of its
-sums: run batches of one size (`encoders.embed_all`). Between batch sizes vectors differ by at most 1e-5 in any component on a CPU.
+Float32 on a CPU, bfloat16 autocast on a GPU. Rows of a batch do not see each other, but the shape of a matrix product decides the
+order of its sums: run batches of one size (`encoders.embed_all`). On a CPU no component of a vector differs by more than 1e-5
+between batch sizes.
 
 Libraries resample the position grid from 518 to 224 pixels in different ways: never compare vectors of two libraries.
 """
@@ -42,9 +43,13 @@ class Shape:
 
     def config(self) -> Dinov2Config:
         """Returns the configuration of the network, patches of 14 pixels, trained at 518."""
-        size = Dinov2Config(image_size=518, patch_size=14)
-        size.hidden_size, size.num_hidden_layers, size.num_attention_heads = self.width, self.layers, self.heads
-        return size
+        return Dinov2Config(
+            hidden_size=self.width,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.heads,
+            image_size=518,
+            patch_size=14,
+        )
 
 
 SHAPES = {
@@ -136,7 +141,8 @@ def _read(folder: str, path: str, shape: Shape) -> Any:
             )
     except Exception as error:  # a broken file raises anything from IndexError to the reader's own classes
         kind = type(error).__name__
-        raise ValueError(f"--encoder-weights {folder}: {path} is broken or holds more than tensors ({kind}); fetch it again, as safetensors") from error
+        trouble = f"{path} is broken or holds more than tensors ({kind})"
+        raise ValueError(f"--encoder-weights {folder}: {trouble}; fetch it again, as safetensors") from error
 
 
 def _device(device: str) -> torch.device:

@@ -1,11 +1,11 @@
 """Any TFLite network with a pooled feature vector, through LiteRT.
 
-The vector is the output of the network's last global pool (AVERAGE_POOL_2D or MEAN down to one place), before the classifier. To read it, the list
-of outputs in a copy of the network in memory is pointed at that tensor; the interpreter then keeps it, and stays as fast as it was. A quantised
-tensor is turned into real numbers by its own scale and zero point.
+The vector is the output of the network's last global pool (AVERAGE_POOL_2D or MEAN down to one place), before the classifier. To read
+it, the list of outputs in a copy of the network in memory is pointed at that tensor; the interpreter then keeps it, and stays as fast
+as it was. A quantised tensor is turned into real numbers by its own scale and zero point.
 
-Inputs follow the convention of the networks that are published in this format: uint8 takes pixels as they are, int8 pixels less 128, float32
-pixels / 127.5 - 1. Images are resized to the network's size, whatever their shape.
+Inputs follow the convention of the networks that are published in this format: uint8 takes pixels as they are, int8 pixels less 128,
+float32 pixels / 127.5 - 1. Images are resized to the network's size, whatever their shape.
 """
 
 import hashlib

@@ -90,10 +90,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Compares a run on the example crawl with the truth table.")
     parser.add_argument("--truth", type=Path, required=True, help="truth.jsonl of the example crawl")
     parser.add_argument("--output", type=Path, required=True, help="--output of the run")
-    arguments = parser.parse_args()
-    truth = [json.loads(line) for line in arguments.truth.read_text(encoding="utf-8").splitlines()]
+    flags = parser.parse_args()
+    truth = [json.loads(line) for line in flags.truth.read_text(encoding="utf-8").splitlines()]
     expected = true_facts(truth)
-    lines = differences(expected, facts_of(arguments.output, truth))
+    try:
+        found = facts_of(flags.output, truth)
+    except ValueError as error:
+        parser.error(str(error))
+    lines = differences(expected, found)
     wrong = sum(": expected nothing, " not in line for line in lines)
     print(
         "\n".join(

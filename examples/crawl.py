@@ -23,6 +23,11 @@ def image_id(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
+def page_key(url: str) -> str:
+    """Returns the key by whose order a pair that several pages show is given to one of them."""
+    return hashlib.blake2b(url.encode(), digest_size=16).hexdigest()
+
+
 def img(source: str, text: str = "") -> str:
     """Returns the HTML element of an image."""
     return f'<figure><img src="{source}" alt="{text}"></figure>'

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
-from crawl import FORMATS, Crawl, img
+from crawl import FORMATS, Crawl, img, page_key
 from PIL import Image
 from scenes import encode, png_bomb, quilt, scene, stamped
 
@@ -25,11 +25,6 @@ HOSTS = (
 MIN_PAGES = 21  # the logo must stand on more than 20
 
 
-def page_key(url: str) -> str:
-    """Returns the key by whose order a pair that several pages show is given to one of them."""
-    return hashlib.blake2b(url.encode(), digest_size=16).hexdigest()
-
-
 def add_stories(crawl: Crawl, pages: int) -> None:
     """Adds pages of three related pictures with the logo; some with an unrelated picture, a near-duplicate, a badge or a poster."""
     logo = encode(quilt(crawl.seed, 0, size=(320, 320)), "png")
@@ -37,15 +32,15 @@ def add_stories(crawl: Crawl, pages: int) -> None:
     poster = encode(quilt(crawl.seed, 2, size=(400, 320)), "png")
     for number in range(pages):
         host = HOSTS[number % len(HOSTS)]
-        page_url = f"https://{host}/stories/{number}.html"
+        page_url, theme = f"https://{host}/stories/{number}.html", 1000 + number  # the other pages' themes lie below
         html = add_logo(crawl, page_url, logo if number < len(HOSTS) else b"")
-        html += crawl.views(page_url, number, views=3, kind="webp" if number % 4 == 3 else "jpg")
+        html += crawl.views(page_url, theme, views=3, kind="webp" if number % 4 == 3 else "jpg")
         ids = crawl.ids(page_url)
         if number % 3 == 0:
-            picture = scene(crawl.seed, number, 9, opposite=True)
+            picture = scene(crawl.seed, theme, 9, opposite=True)
             html += add_picture(crawl, page_url, "elsewhere.jpg", encode(picture), "below_low", *ids)
         if number % 3 == 1:
-            html += add_picture(crawl, page_url, "again.jpg", encode(stamped(scene(crawl.seed, number, 0))), "above_high", ids[0])
+            html += add_picture(crawl, page_url, "again.jpg", encode(stamped(scene(crawl.seed, theme, 0))), "above_high", ids[0])
         if number < 7:  # on more than 5 hosts
             html += add_copy(crawl, page_url, "badge.webp", badge, "boilerplate_hosts")
         if number < 5:  # on 5 hosts: just kept
@@ -196,8 +191,8 @@ def add_markup(crawl: Crawl) -> None:
     crawl.candidates(page_url, ids[:4], "kept")
     pixel = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=="
     html = f"""<img class="lazy" src="{pixel}" data-src="lazy.jpg" alt="late">
-<noscript><img src="./quiet.jpg" alt="without scripts"></noscript>
 <img src="../media/plain.jpg?id=7&amp;w=640" alt="plain">
+<p>Some browsers run no scripts.</p><noscript><img src="./quiet.jpg" alt="without scripts"></noscript>
 <img src="sizes-320.jpg" srcset="sizes-320.jpg 320w, sizes-480.jpg 480w, sizes-960.jpg 960w" alt="sizes">
 <picture><source type="image/webp" srcset="choice-600.webp 1.5x"><img src="choice-400.jpg" alt="choice"></picture>"""
     crawl.page(page_url, html, head=f'<base href="//cdn.example.org/media/"><meta property="og:image" content="{base}og.jpg">')
@@ -206,11 +201,10 @@ def add_markup(crawl: Crawl) -> None:
 def add_charset(crawl: Crawl) -> None:
     """Adds a page in windows-1251 whose image names are Cyrillic."""
     page_url = "https://harbour.example.com/ru/index.html"
-    urls = [f"https://harbour.example.com/ru/{name}.jpg" for name in ("лыжи", "дым")]
-    ids = [crawl.image(quote(url, safe=":/"), encode(scene(crawl.seed, 108, view))) for view, url in enumerate(urls)]
-    for picture, url in zip(ids, urls, strict=True):
-        crawl.reference(page_url, quote(url, safe=":/"), image=picture)
-    crawl.candidates(page_url, ids, "kept")
+    for view, name in enumerate(("лыжи", "дым")):
+        url = f"https://harbour.example.com/ru/{quote(name)}.jpg"
+        crawl.reference(page_url, url, image=crawl.image(url, encode(scene(crawl.seed, 108, view))))
+    crawl.candidates(page_url, crawl.ids(page_url), "kept")
     crawl.page(page_url, img("лыжи.jpg", "лыжи") + img("дым.jpg", "дым"), charset="windows-1251")
 
 
@@ -254,8 +248,7 @@ def add_few(crawl: Crawl) -> None:
     crawl.reference(lonely_url, root + "only.jpg", "single_image")
     crawl.image(root + "small.jpg", encode(scene(crawl.seed, 112, 1, size=(340, 255))))
     crawl.reference(lonely_url, root + "small.jpg", "smaller_than_size")
-    html = add_logo(crawl, lonely_url) + img("lonely/only.jpg") + img("lonely/small.jpg")
-    crawl.page(lonely_url, html)
+    crawl.page(lonely_url, add_logo(crawl, lonely_url) + img("lonely/only.jpg") + img("lonely/small.jpg"))
     one_url, other_url = "https://trails.example.org/twins/one.html", "https://trails.example.org/twins/other.html"
     html = crawl.views(one_url, 113, pairs=False)
     ids = crawl.ids(one_url)
@@ -297,8 +290,8 @@ if __name__ == "__main__":
     parser.add_argument("--output", type=Path, required=True, help="folder to write into")
     parser.add_argument("--seed", type=int, default=0, help="decides every picture and text")
     parser.add_argument("--pages", type=int, default=24, help=f"pages of related pictures, at least {MIN_PAGES}")
-    arguments = parser.parse_args()
+    flags = parser.parse_args()
     try:
-        make_crawl(arguments.output, seed=arguments.seed, pages=arguments.pages)
+        make_crawl(flags.output, seed=flags.seed, pages=flags.pages)
     except ValueError as error:
         parser.error(str(error))

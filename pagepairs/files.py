@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import json
 import os
 import uuid
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -71,13 +73,38 @@ def write_parquet(path: str, table: pa.Table, *, row_group_rows: int = 64 * 1024
         buffer,
         row_group_size=row_group_rows,
         compression=compression,
-        # Image bytes and vectors gain nothing from dictionaries and cost time.
+        # Image bytes and vectors gain nothing from dictionaries and statistics, which take most of the time.
         use_dictionary=[f.name for f in table.schema if pa.types.is_string(f.type)],
-        write_statistics=[f.name for f in table.schema if not pa.types.is_binary(f.type)],
+        write_statistics=[f.name for f in table.schema if not (pa.types.is_binary(f.type) or pa.types.is_nested(f.type))],
     )
     data = buffer.getbuffer()
     write_bytes(path, data)
     return FileInfo(name=os.path.basename(path), rows=table.num_rows, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
+def write_arrow(path: str, table: pa.Table) -> None:
+    """Writes a table as an uncompressed Arrow file, for the next step to map into memory."""
+    with atomic(path) as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+
+
+def read_arrow(path: str) -> pa.Table:
+    """Returns the table of an Arrow file, mapped into memory."""
+    return pa.ipc.open_file(pa.memory_map(path)).read_all()
+
+
+def write_arrow_parts(path: str, table: pa.Table, bounds: np.ndarray) -> None:
+    """Writes one batch a part, `table[bounds[i] : bounds[i + 1]]`, for the parts of the next step to read by themselves."""
+    table = table.combine_chunks()
+    batch = table.to_batches()[0] if table.num_rows else pa.RecordBatch.from_pylist([], schema=table.schema)
+    with atomic(path) as file, pa.ipc.new_file(file, table.schema) as writer:
+        for start, stop in itertools.pairwise(bounds):
+            writer.write_batch(batch.slice(start, stop - start))
+
+
+def read_arrow_part(path: str, part: int) -> pa.Table:
+    """Returns the batch of one part, mapped into memory."""
+    return pa.Table.from_batches([pa.ipc.open_file(pa.memory_map(path)).get_batch(part)])
 
 
 def remove_temporaries(root: str) -> None:

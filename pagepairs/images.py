@@ -227,7 +227,7 @@ def _orientation(exif: bytes) -> int:
     try:
         tags.load(exif)
         value = tags.get(_ORIENTATION, 1)
-    except Exception:  # noqa: BLE001 - damaged EXIF, for which Pillow raises many kinds, does not spoil the picture
+    except Exception:  # damaged EXIF, for which Pillow raises many kinds, does not spoil the picture
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
@@ -300,18 +300,25 @@ def resize_shortest(rgb: np.ndarray, side_px: int, *, upscale: bool = False) -> 
     Bicubic and antialiased in whole numbers, so equal everywhere; the longest side is rounded half up. A side that shrinks four times or
     more is first averaged by a whole factor, down to twice the target: 1.8 times as fast, within 49 dB of plain bicubic on photos.
     """
-    height, width = rgb.shape[:2]
-    short, long = min(height, width), max(height, width)
-    if short == side_px or (short < side_px and not upscale):
-        return rgb
-    longest = (2 * long * side_px + short) // (2 * short)
-    size = (side_px, longest) if width <= height else (longest, side_px)
-    return np.array(Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0))
+    short = min(rgb.shape[:2])
+    return rgb if short == side_px or (short < side_px and not upscale) else _resize(rgb, side_px, reducing_gap=2.0)
 
 
 def working_image(rgb: np.ndarray) -> np.ndarray:
-    """Returns the image that hashes are taken from: shortest side 256, smaller images as they are."""
-    return resize_shortest(rgb, WORKING_SIDE_PX)
+    """Returns the image that hashes are taken from: shortest side 256, smaller images as they are.
+
+    It is averaged by a whole factor as far as that goes and bicubic only for the rest: up to twice as fast as resize_shortest(), a little
+    softer, and its hashes lie no further from the full image's.
+    """
+    return rgb if min(rgb.shape[:2]) <= WORKING_SIDE_PX else _resize(rgb, WORKING_SIDE_PX, reducing_gap=1.0)
+
+
+def _resize(rgb: np.ndarray, side_px: int, *, reducing_gap: float) -> np.ndarray:
+    height, width = rgb.shape[:2]
+    short, long = min(height, width), max(height, width)
+    longest = (2 * long * side_px + short) // (2 * short)
+    size = (side_px, longest) if width <= height else (longest, side_px)
+    return np.array(Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC, reducing_gap=reducing_gap))
 
 
 def centre_crop(rgb: np.ndarray, size_px: int) -> np.ndarray:

@@ -47,3 +47,10 @@ def mix(*values: np.ndarray | int) -> np.ndarray:
 def part_of(hashes: np.ndarray, parts: int) -> np.ndarray:
     """Returns the part, in [0, parts), of each uint64 hash: equal ranges of the hash space, parts < 2**32."""
     return (((hashes >> np.uint64(32)) * np.uint64(parts)) >> np.uint64(32)).astype(np.int64)
+
+
+def order_by_part(hashes: np.ndarray, parts: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the rows ordered by part, int64 of shape (N,), and where each part begins and ends, int64 of shape (parts + 1,)."""
+    owner = part_of(hashes, parts)
+    order = np.argsort(owner, kind="stable")
+    return order, np.searchsorted(owner[order], np.arange(parts + 1))

@@ -56,6 +56,8 @@ def choose_references(rows: pa.Table) -> pa.Table:
     rows = rows.append_column("missing", missing).append_column("unknown", unknown).set_column(rows.schema.get_field_index("pixels"), "pixels", pixels)
     keys = [("page_key", "ascending"), ("page_url", "ascending"), ("capture", "ascending"), ("position", "ascending"), ("missing", "ascending")]
     keys += [("unknown", "ascending"), ("pixels", "descending"), ("image_id", "ascending"), ("image_url", "ascending"), ("via", "ascending")]
+    # Redirects repeat an element under one URL: where all of them were dropped, the lowest reason is the one that is told.
+    keys += [("reason", "ascending"), ("detail", "ascending"), ("alt", "ascending")]
     rows = rows.sort_by(keys)
     capture, position = rows["capture"].to_numpy(), rows["position"].to_numpy()
     page = codes_of(rows["page_url"])

@@ -19,7 +19,7 @@ from pagepairs.keys import part_of
 
 PART_ROWS = 100_000
 """Rows of the largest input that one part of a shuffle holds, about: 150 MB of 768-wide vectors."""
-_WAVE_ROWS = 400_000
+_WAVE_ROWS = 500_000
 _PACK_BYTES = 32 * 1024 * 1024
 _LOCAL_RUNNERS = ("FnApiRunner", "DirectRunner")
 

@@ -1,12 +1,16 @@
 """Stage pair: references to episodes, episodes to candidates, candidates to pairs.
 
-Five shuffles, each in parts, each by the key that its decision needs:
+Seven steps in parts, each by the key that its decision needs:
 
     canonical   images by pHash          which picture stands for its copies
     resolve     links by image URL       which captured image a reference means
-    appear      references by image      on how many pages and hosts; its vector
+    appear      references by image      on how many pages and hosts; where its vector stands
+    fetch       vectors by their file    copies them, ordered by the part of the page that wants them
     episodes    references by page       which images a page offers; sampled candidates and their similarity
     pairs       candidates by pair       a pair found on several pages is kept once; which image is the condition
+
+What is heavy never goes through a shuffle, as with image bytes: `fetch` leaves vectors, and `episodes` leaves candidates, in files with one
+range a part of the next step, which reads its range of each.
 """
 
 import os
@@ -24,19 +28,19 @@ from dedup.boilerplate import boilerplate_reasons
 from dedup.canonical import choose_canonical
 from filters.band import in_band
 from pagepairs.config import PairConfig
-from pagepairs.files import FileInfo, write_parquet
-from pagepairs.keys import mix, pair_id, prefix64, text_key
+from pagepairs.files import FileInfo, read_arrow, read_arrow_part, write_arrow, write_arrow_parts, write_parquet
+from pagepairs.keys import mix, order_by_part, pair_id, prefix64, text_key
 from pagepairs.manifest import Manifest, dataset_files
-from pagepairs.records import CANDIDATES, DROPS, EPISODES, PAIRS, SCHEMA_VERSION
+from pagepairs.records import CANDIDATES, DROPS, EPISODES, IMAGES, PAIRS, SCHEMA_VERSION
 from pagepairs.urls import episode_page, host_of, url_key
-from pipeline.episodes import bottom_k, choose_references, episode_reasons, page_image_hash, sample_pairs, similarities
-from pipeline.jobs import Journal, Outcome, Rows, count_parts, part_name, run_parts
+from pipeline.episodes import bottom_k, choose_references, codes_of, episode_reasons, page_image_hash, sample_pairs, similarities
+from pipeline.jobs import Journal, Outcome, Rows, count_parts, part_name, run_parts, run_tasks
 from pipeline.progress import Meter
 from pipeline.resolve import close_aliases, follow_aliases, nearest_capture, read_aliases
 
 HISTOGRAM_BINS = 200
 _REFERENCE = ("source", "offset", "length")
-_PHASES = ("canonical", "aliases", "resolve", "appear", "episodes", "pairs")
+_PHASES = ("canonical", "aliases", "resolve", "appear", "fetch", "episodes", "pairs")
 
 # Rows between the shuffles: a reference in a page, and what it led to.
 _REFERENCES = pa.schema(
@@ -80,11 +84,17 @@ class PairJob:
 
     def path(self, phase: str, part: int) -> str:
         """Path of what a shuffle leaves for the next."""
-        return os.path.join(self.work, phase, f"{part_name(part, self.parts)}.parquet")
+        return os.path.join(self.work, phase, f"{part_name(part, self.parts)}.arrow")
 
     def write(self, phase: str, part: int, table: pa.Table) -> None:
         """Writes what a shuffle leaves for the next."""
-        write_parquet(self.path(phase, part), table, compression="none")
+        write_arrow(self.path(phase, part), table)
+
+    def read_range(self, phase: str, part: int) -> pa.Table | None:
+        """The rows that all parts of an earlier step left for this part; None where they left none."""
+        paths = [self.path(phase, other) for other in range(self.parts)]
+        pieces = [read_arrow_part(path, part) for path in paths if os.path.exists(path)]
+        return pa.concat_tables(pieces) if pieces else None
 
     def write_final(self, dataset: str, part: int, table: pa.Table) -> FileInfo:
         """Writes a file of a dataset aside; it moves to its place when the stage is complete."""
@@ -100,7 +110,7 @@ class PairJob:
 
 
 def pair_up(job: PairJob, options: PipelineOptions) -> dict[str, Journal]:
-    """Runs the five shuffles; returns the journal of each."""
+    """Runs the shuffles; returns the journal of each."""
     journals = {phase: Journal(os.path.join(job.work, "done", phase)) for phase in _PHASES}
     run_parts("canonical", job.dataset("images", "image"), spread_images, _Canonical(job), job.parts, journals["canonical"], options)
     run_parts("aliases", job.dataset("aliases", "alias"), _spread_aliases, _Aliases(job), 1, journals["aliases"], options)
@@ -108,9 +118,10 @@ def pair_up(job: PairJob, options: PipelineOptions) -> dict[str, Journal]:
     run_parts("resolve", links, _SpreadLinks(job), _Resolve(job), job.parts, journals["resolve"], options)
     found = job.phase("resolve", "reference") + job.dataset(f"embeddings/{job.encoder_folder}", "vector")
     run_parts("appear", found, _spread_found, _Appear(job), job.parts, journals["appear"], options)
-    pages = job.phase("resolve", "unresolved") + job.phase("appear", "reference") + job.phase("vectors", "vector")
+    run_parts("fetch", job.phase("wanted", "wanted"), _spread_by_file, _Fetch(job), job.parts, journals["fetch"], options)
+    pages = job.phase("resolve", "unresolved") + job.phase("appear", "reference")
     run_parts("episodes", pages, _spread_by_page, _Episodes(job), job.parts, journals["episodes"], options)
-    run_parts("pairs", job.phase("candidates", "candidate"), _spread_candidates, _Pairs(job), job.parts, journals["pairs"], options)
+    run_tasks("pairs", {part_name(part, job.parts): part for part in range(job.parts)}, _Pairs(job), journals["pairs"], options)
     return journals
 
 
@@ -133,17 +144,11 @@ class _Canonical:
         self._job = job
 
     def __call__(self, part: int, tables: Mapping[str, pa.Table]) -> Outcome:
-        table = choose_canonical(tables["image"]) if "image" in tables else choose_canonical(_no_images())
+        table = choose_canonical(tables.get("image", IMAGES.empty_table()))
         keep = ["url_key", "digest_key", "time", "image_id", "reason", "pixels", "canonical_id"]
         self._job.write("canonical", part, table.select([*keep, *(f"canonical_{name}" for name in (*_REFERENCE, "width", "height"))]))
         self._job.meter.add(1)
         return Outcome()
-
-
-def _no_images() -> pa.Table:
-    from pagepairs.records import IMAGES
-
-    return IMAGES.empty_table()
 
 
 def _spread_aliases(tag: str, path: str) -> Iterator[Rows]:
@@ -177,7 +182,7 @@ class _SpreadLinks:
         if tag == "link":
             table = follow_aliases(key_pages(pq.read_table(path), self._group_by), aliases)
         elif tag == "capture":
-            table = pq.read_table(path)
+            table = read_arrow(path)
             revisited = table.filter(pc.is_in(table["digest_key"], aliases["target_key"].combine_chunks()))
             table = pa.concat_tables([table, revisited.set_column(0, "url_key", revisited["digest_key"])])
         else:
@@ -236,56 +241,103 @@ def resolve_links(links: pa.Table, captures: pa.Table | None, dropped: pa.Table 
 
 
 def _spread_found(tag: str, path: str) -> Iterator[Rows]:
-    table = pq.read_table(path)
     if tag == "reference":
+        table = read_arrow(path)
         table = table.filter(pc.equal(table["reason"], ""))
+    else:
+        table = pq.read_table(path, columns=["image_id"])
+        table = table.append_column("vectors", pa.array([os.path.basename(path)] * table.num_rows, pa.string()))
     yield Rows(tag, table, prefix64(table["image_id"]))
 
 
 class _Appear:
-    """Decides what depends on all appearances of an image, and hands its vector to each page."""
+    """Decides what depends on all appearances of an image, and notes which pages want its vector."""
 
     def __init__(self, job: PairJob) -> None:
         self._job = job
 
     def __call__(self, part: int, tables: Mapping[str, pa.Table]) -> Outcome:
-        job = self._job
+        job, config = self._job, self._job.config
         references = tables.get("reference", _REFERENCES.empty_table())
-        vectors = tables.get("vector")
-        embedded = pa.array([], pa.string()) if vectors is None else vectors["image_id"]
-        where = pc.index_in(references["image_id"], embedded)
+        embedded = tables.get("vector", _WANTED.empty_table())
+        where = pc.index_in(references["image_id"], embedded["image_id"])
         small = pc.less(pc.min_element_wise(references["width"], references["height"]), job.size_px)
-        common = boilerplate_reasons(references, max_pages=job.config.max_pages_per_image, max_hosts=job.config.max_hosts_per_image)
+        common = boilerplate_reasons(references, max_pages=config.max_pages_per_image, max_hosts=config.max_hosts_per_image)
         reasons = pc.if_else(pc.is_null(where), "not_embedded", "")
         reasons = pc.if_else(pc.not_equal(common, ""), common, reasons)
         reasons = pc.if_else(small, "smaller_than_size", reasons)
         references = references.set_column(references.schema.get_field_index("reason"), "reason", reasons)
         job.write("appear", part, references)
-        job.write("vectors", part, self._vectors(references, vectors, where))
+        wanted = references.select(["page_key", "image_id"]).append_column("vectors", embedded["vectors"].take(where))
+        job.write("wanted", part, choose_wanted(wanted.filter(pc.equal(reasons, "")), max_images=config.max_images_per_page, seed=config.seed))
         job.meter.add(1)
         return Outcome()
 
-    def _vectors(self, references: pa.Table, vectors: pa.Table | None, where: pa.ChunkedArray) -> pa.Table:
-        """One row a page and image; of a page with too many images only those that can be sampled travel on."""
-        kept = pc.equal(references["reason"], "")
-        rows = references.select(["page_key", "image_id"]).append_column("where", where).filter(kept)
-        rows = rows.group_by(["page_key", "image_id", "where"]).aggregate([])
-        if vectors is None or rows.num_rows == 0:
-            width = 1 if vectors is None else vectors.schema.field("embedding").type.list_size
-            return pa.table({"page_key": pa.array([], pa.string()), "image_id": pa.array([], pa.string()), "embedding": pa.array([], pa.list_(pa.float16(), width))})
-        page = pc.index_in(rows["page_key"], rows["page_key"].unique()).to_numpy()
-        rows = rows.filter(pa.array(bottom_k(page, page_image_hash(rows, self._job.config.seed), self._job.config.max_images_per_page)))
-        embedding = vectors["embedding"].combine_chunks().take(rows["where"].combine_chunks())
-        return rows.drop_columns(["where"]).append_column("embedding", embedding)
+
+# Which page wants the vector of which image, and in which file of embeddings/ it stands.
+_WANTED = pa.schema([("page_key", pa.string()), ("image_id", pa.string()), ("vectors", pa.string())])
+
+
+def choose_wanted(rows: pa.Table, *, max_images: int, seed: int) -> pa.Table:
+    """Returns each page and image once; of a page with too many images only those that can be in its sample."""
+    rows = rows.group_by(_WANTED.names).aggregate([]).select(_WANTED.names)
+    return rows.filter(pa.array(bottom_k(codes_of(rows["page_key"]), page_image_hash(rows, seed), max_images)))
+
+
+def _spread_by_file(tag: str, path: str) -> Iterator[Rows]:
+    table = read_arrow(path)
+    files = table["vectors"].unique()
+    keys = pa.array([text_key(name) for name in files.to_pylist()], pa.string())
+    yield Rows(tag, table, prefix64(keys.take(pc.index_in(table["vectors"], files))))
+
+
+class _Fetch:
+    """Copies the vectors that pages want out of some files of embeddings/, ordered by the part of the page: one batch a part."""
+
+    def __init__(self, job: PairJob) -> None:
+        self._job = job
+        self._folder = os.path.join(job.output, "embeddings", job.encoder_folder)
+
+    def __call__(self, part: int, tables: Mapping[str, pa.Table]) -> Outcome:
+        job = self._job
+        if "wanted" in tables:
+            order, bounds = order_by_part(prefix64(tables["wanted"]["page_key"]), job.parts)
+            wanted = tables["wanted"].take(pa.array(order))
+            vectors_ND = self._read(wanted)
+            column = pa.FixedSizeListArray.from_arrays(pa.array(vectors_ND.ravel()), vectors_ND.shape[1])
+            write_arrow_parts(job.path("fetch", part), wanted.drop_columns(["vectors"]).append_column("embedding", column), bounds)
+        job.meter.add(1)
+        return Outcome()
+
+    def _read(self, wanted: pa.Table) -> np.ndarray:
+        """Returns the vector of each row, float16 of shape (N, D); every file is read once."""
+        files = wanted["vectors"].unique()
+        file = pc.index_in(wanted["vectors"], files).to_numpy()
+        by_file = np.argsort(file, kind="stable")
+        bounds = np.searchsorted(file[by_file], np.arange(len(files) + 1))
+        vectors_ND: np.ndarray | None = None
+        for name, start, stop in zip(files.to_pylist(), bounds, bounds[1:], strict=False):
+            rows = by_file[start:stop]
+            embedded = pq.read_table(os.path.join(self._folder, name))
+            found_ND = vectors_of(embedded["embedding"])
+            if vectors_ND is None:
+                vectors_ND = np.empty((wanted.num_rows, found_ND.shape[1]), np.float16)
+            vectors_ND[rows] = found_ND[pc.index_in(wanted["image_id"].take(pa.array(rows)), embedded["image_id"]).to_numpy()]
+        assert vectors_ND is not None
+        return vectors_ND
+
+
+def vectors_of(column: pa.ChunkedArray) -> np.ndarray:
+    """Returns an embedding column as float16 of shape (N, D), without copying it where it is in one piece."""
+    array = column.combine_chunks()
+    return array.flatten().to_numpy(zero_copy_only=False).reshape(-1, array.type.list_size)
 
 
 def _spread_by_page(tag: str, path: str) -> Iterator[Rows]:
-    table = pq.read_table(path)
+    table = read_arrow(path)
     if tag == "unresolved":
-        table, tag = table.filter(pc.not_equal(table["reason"], "")), "reference"
-    if tag == "vector" and table.num_rows == 0:
-        return
-    yield Rows(tag, table, prefix64(table["page_key"]))
+        table = table.filter(pc.not_equal(table["reason"], ""))
+    yield Rows("reference", table, prefix64(table["page_key"]))
 
 
 class _Episodes:
@@ -303,8 +355,9 @@ class _Episodes:
         members = references.filter(kept)
         dropped = references.filter(pc.invert(kept))
         episodes = gather_episodes(members, config.group_by)
-        candidates, possible = self._candidates(members, tables.get("vector"))
-        job.write("candidates", part, candidates)
+        candidates, possible = self._candidates(members, job.read_range("fetch", part))
+        order, bounds = order_by_part(mix(prefix64(candidates["a_id"]), prefix64(candidates["b_id"])), job.parts)
+        write_arrow_parts(job.path("candidates", part), candidates.take(pa.array(order)), bounds)
         files = {"episodes": [job.write_final("episodes", part, episodes)], "drops/pair": [job.write_final("drops/pair", part, _drop_rows(dropped))]}
         job.meter.add(1)
         counts = {row["values"]: row["counts"] for row in pc.value_counts(dropped["reason"]).to_pylist()}
@@ -340,6 +393,8 @@ _CANDIDATE_ROWS = pa.schema(
 
 def _starts(column: pa.ChunkedArray) -> np.ndarray:
     """Rows at which a sorted column takes a new value."""
+    if len(column) == 0:
+        return np.empty(0, np.int64)
     values = pc.index_in(column, column.unique()).to_numpy()
     return np.flatnonzero(np.append(True, values[1:] != values[:-1]))
 
@@ -347,12 +402,12 @@ def _starts(column: pa.ChunkedArray) -> np.ndarray:
 def _rows_of(vectors: pa.Table, members: pa.Table) -> np.ndarray:
     """Returns the vector of each member, float16 of shape (members, D)."""
 
+
     def joined(table: pa.Table) -> pa.ChunkedArray:
         return pc.binary_join_element_wise(table["page_key"], table["image_id"], "")
 
     row = pc.index_in(joined(members), joined(vectors)).to_numpy()
-    column = vectors["embedding"].combine_chunks()
-    return column.flatten().to_numpy(zero_copy_only=False).reshape(-1, column.type.list_size)[row]
+    return vectors_of(vectors["embedding"])[row]
 
 
 def _episode_urls(page_urls: pa.ChunkedArray, group_by: str) -> pa.ChunkedArray:
@@ -385,28 +440,32 @@ def _drop_rows(references: pa.Table) -> pa.Table:
     return pa.table({name: columns[name] for name in DROPS.names}).cast(DROPS)
 
 
-def _spread_candidates(tag: str, path: str) -> Iterator[Rows]:
-    table = pq.read_table(path)
-    yield Rows(tag, table, mix(prefix64(table["a_id"]), prefix64(table["b_id"])))
-
-
 class _Pairs:
     """Writes the ledger of candidates and the pairs that stay."""
 
     def __init__(self, job: PairJob) -> None:
         self._job = job
 
-    def __call__(self, part: int, tables: Mapping[str, pa.Table]) -> Outcome:
+    def __call__(self, part: int) -> Outcome:
         job = self._job
-        candidates, page_count = keep_lowest_page(tables.get("candidate", _CANDIDATE_ROWS.empty_table()))
+        candidates = job.read_range("candidates", part)
+        assert candidates is not None  # every part of `episodes` writes its file
+        candidates = candidates.take(pa.array(np.lexsort(_candidate_keys(candidates)[::-1])))
+        candidates, page_count = keep_lowest_page(candidates)
         kept = pc.equal(candidates["reason"], "")
         pairs = direct_pairs(candidates.filter(kept), page_count[kept.to_numpy(zero_copy_only=False)], job.config.directions, job.config.seed)
-        ledger = candidates.select(CANDIDATES.names).sort_by([(name, "ascending") for name in ("page_key", "a_id", "b_id")])
+        ledger = candidates.select(CANDIDATES.names)
         files = {"candidates": [job.write_final("candidates", part, ledger)], "pairs": [job.write_final("pairs", part, pairs)]}
         reasons = {row["values"]: row["counts"] for row in pc.value_counts(ledger["reason"]).to_pylist()}
         counters: dict[str, Any] = {"in": ledger.num_rows, "kept": reasons.pop("", 0), "dropped": reasons, "errors": 0}
         job.meter.add(1)
         return Outcome(files=files, counters=counters | {"pairs": pairs.num_rows, "histogram": histogram(ledger["similarity"].to_numpy())})
+
+
+def _candidate_keys(candidates: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns page, a and b of each candidate as uint64: of 64 random bits each, so that no two candidates share all three."""
+    page, a, b = (prefix64(candidates[name]) for name in ("page_key", "a_id", "b_id"))
+    return page, a, b
 
 
 def histogram(similarity: np.ndarray) -> list[int]:
@@ -419,25 +478,19 @@ def keep_lowest_page(candidates: pa.Table) -> tuple[pa.Table, np.ndarray]:
     """Keeps each pair of the band on the page with the lowest key; on others it becomes on_another_page.
 
     Returns:
-      The candidates, sorted by pair and page, and int32 of their length: on how many pages the pair was found in the band.
+      The candidates, and int32 of their length: on how many pages the pair was found.
     """
-    candidates = candidates.sort_by([(name, "ascending") for name in ("a_id", "b_id", "page_key")])
-    if candidates.num_rows == 0:
-        return candidates, np.empty(0, np.int32)
-    a, b = codes_pair(candidates)
-    first = np.append(True, (a[1:] != a[:-1]) | (b[1:] != b[:-1]))
+    page, a, b = _candidate_keys(candidates)
+    order = np.lexsort((page, b, a))
+    a, b = a[order], b[order]
+    first = np.append(True, (a[1:] != a[:-1]) | (b[1:] != b[:-1]))[: len(a)]
     group = np.cumsum(first) - 1
-    inside = pc.equal(candidates["reason"], "").to_numpy(zero_copy_only=False)
-    pages = np.bincount(group, weights=inside).astype(np.int32)[group]
+    again, pages = np.empty(len(a), bool), np.empty(len(a), np.int32)
+    again[order], pages[order] = ~first, np.bincount(group)[group]
     # Similarity depends on the pair only, so all rows of a pair are in the band or none is.
-    reason = pc.if_else(pa.array(inside & ~first), "on_another_page", candidates["reason"])
+    kept = pc.equal(candidates["reason"], "")
+    reason = pc.if_else(pc.and_(kept, pa.array(again)), "on_another_page", candidates["reason"])
     return candidates.set_column(candidates.schema.get_field_index("reason"), "reason", reason), pages
-
-
-def codes_pair(candidates: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """Returns integer codes of both ids, equal for equal ids."""
-    ids = pa.chunked_array([*candidates["a_id"].chunks, *candidates["b_id"].chunks]).unique()
-    return pc.index_in(candidates["a_id"], ids).to_numpy(), pc.index_in(candidates["b_id"], ids).to_numpy()
 
 
 def direct_pairs(candidates: pa.Table, page_count: np.ndarray, directions: str, seed: int) -> pa.Table:
@@ -445,7 +498,7 @@ def direct_pairs(candidates: pa.Table, page_count: np.ndarray, directions: str, 
     flip = (mix(seed, prefix64(candidates["a_id"]), prefix64(candidates["b_id"]), 1) & np.uint64(1)).astype(bool)
     forward = _directed(candidates, pa.array(flip), page_count)
     pairs = pa.concat_tables([forward, _directed(candidates, pa.array(~flip), page_count)]) if directions == "both" else forward
-    return pairs.sort_by("pair_id")
+    return pairs.take(pa.array(np.argsort(prefix64(pairs["pair_id"]))))
 
 
 def _directed(candidates: pa.Table, flip: pa.Array, page_count: np.ndarray) -> pa.Table:

@@ -1,6 +1,7 @@
 """Reads images again by their references: in any order asked for, from files in the order of their bytes."""
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -24,12 +25,25 @@ class SourceChanged:
 
     detail: str
 
+    def __str__(self) -> str:
+        return self.detail
+
+
+def read_images(references: Sequence[tuple[str, str, int, int]], locate: Callable[[str], str]) -> Iterator[bytes | SourceChanged]:
+    """Yields the image behind each (image_id, source, offset, length) in the order asked for; any other content there is SourceChanged."""
+    bodies = read_bodies([reference[1:] for reference in references], locate)
+    for (image_id, source, offset, _), body in zip(references, bodies, strict=True):
+        if isinstance(body, bytes) and hashlib.sha256(body).hexdigest() != image_id:
+            yield SourceChanged(detail=f"{source} at offset {offset}: other content than scan found")
+        else:
+            yield body
+
 
 def read_bodies(references: Sequence[Reference], locate: Callable[[str], str]) -> Iterator[bytes | SourceChanged]:
     """Yields the body behind each reference, in the order asked for.
 
-    Holds the bodies of at most 512 references, or 128 MiB of ranges, at once. Within them each file is opened once and neighbouring ranges
-    are read together. Whether a body is still the same image is told by `is_unchanged`.
+    References are taken 512, or 128 MiB of ranges, at a time; within them each file is opened once and neighbouring ranges are read
+    together. A body is yielded as soon as those asked for before it are read: at once where the references are sorted.
 
     Args:
       references: (source, offset, length) as in images/.
@@ -37,19 +51,17 @@ def read_bodies(references: Sequence[Reference], locate: Callable[[str], str]) -
     """
     for window in _windows(references):
         bodies: dict[int, bytes | SourceChanged] = {}
+        waiting = deque(index for index, _ in window)
         for source, asked in _by_source(window):
-            bodies.update(_read_source(source, asked, locate))
-        yield from (bodies[index] for index, _ in window)
+            for index, body in _read_source(source, asked, locate):
+                bodies[index] = body
+                while waiting and waiting[0] in bodies:
+                    yield bodies.pop(waiting.popleft())
 
 
 def read_body(reference: Reference, locate: Callable[[str], str]) -> bytes | SourceChanged:
     """Returns the body behind one reference."""
     return next(read_bodies([reference], locate))
-
-
-def is_unchanged(body: bytes | SourceChanged, image_id: str) -> bool:
-    """Tells whether a body is the image that scan gave this id."""
-    return isinstance(body, bytes) and hashlib.sha256(body).hexdigest() == image_id
 
 
 def _windows(references: Sequence[Reference]) -> Iterator[list[_Asked]]:
@@ -74,7 +86,7 @@ def _by_source(window: list[_Asked]) -> Iterator[tuple[str, list[_Asked]]]:
 
 def _read_source(source: str, asked: list[_Asked], locate: Callable[[str], str]) -> Iterator[tuple[int, bytes | SourceChanged]]:
     try:
-        file = open(locate(source), "rb")
+        file = open(locate(source), "rb")  # noqa: SIM115 (closed below; the generator outlives this block)
     except (OSError, LookupError) as error:
         for index, _ in asked:
             yield index, SourceChanged(detail=f"{source}: {error}")
@@ -115,12 +127,3 @@ def _decode(source: str, offset: int, length: int, raw: bytes) -> bytes | Source
         return decode_range(source, raw, _MAX_BODY_BYTES)
     except BodyError as error:
         return SourceChanged(detail=f"{source} at offset {offset}: {error}")
-
-
-def read_images(images: Sequence[tuple[str, str, int, int]], locate: Callable[[str], str]) -> Iterator[bytes | SourceChanged]:
-    """Yields the body of each image (image_id, source, offset, length) in the order asked for, or SourceChanged where it is another one."""
-    bodies = read_bodies([(source, offset, length) for _, source, offset, length in images], locate)
-    for (image_id, source, offset, _), body in zip(images, bodies, strict=True):
-        if isinstance(body, bytes) and not is_unchanged(body, image_id):
-            body = SourceChanged(detail=f"{source} at offset {offset} holds another image")
-        yield body

@@ -9,9 +9,11 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from encoders import encoder_folder
 from pagepairs.files import read_json, write_bytes, write_json
 from pagepairs.manifest import Manifest, dataset_files, read_manifest
 from pagepairs.records import SCHEMA_VERSION
+from pipeline.commands import config_from_json
 from pipeline.jobs import count_parts
 from pipeline.report_page import render
 from pipeline.report_summary import (
@@ -20,13 +22,13 @@ from pipeline.report_summary import (
     Summary,
     count_hosts,
     merge,
-    shorten,
     side_range,
     spread_pages,
     summarise_file,
     summarise_pages,
 )
-from pipeline.report_thumbnails import Thumbnail, read_alts, read_thumbnails, wanted_images, wanted_pages
+from pipeline.report_text import shorten
+from pipeline.report_thumbnails import Thumbnail, decode_limits, read_alts, read_thumbnails, wanted_images, wanted_pages
 
 STAGES = ("scan", "embed", "pair", "candidates", "shard")
 _DROP_STAGES = ("scan", "embed", "pair", "shard")
@@ -40,47 +42,43 @@ def write_report(output: str, *, locate: Callable[[str], str], pipeline_options:
     Args:
       output: the run's folder, with scan, embed, pair and shard complete.
       locate: turns a reference's source into the path of a file that can be opened.
+      pipeline_options: of the runner.
 
     Raises:
       ValueError: if a dataset is missing.
     """
     manifests = _stage_manifests(output)
-    limits = _decode_limits(read_json(os.path.join(output, "config.json")))
+    limits = decode_limits(config_from_json(read_json(os.path.join(output, "config.json"))).scan)
     page = os.path.join(output, "report", "report.html")
+    drops = [f"drops/{stage}" for stage in _DROP_STAGES]
     with beam.Pipeline(options=pipeline_options) as pipeline:
-        pages = _summarise_pages(pipeline, _files(output, ["candidates"]), count_parts(manifests["candidates"].rows))
-        files = pipeline | "Files" >> beam.Create(_files(output, ["images", "episodes", "candidates", *(f"drops/{s}" for s in _DROP_STAGES)]))
+        files = pipeline | "Files" >> beam.Create(_files(output, "images", "episodes", "candidates", *drops))
         summaries = files | "Balance" >> beam.Reshuffle() | "Summarise" >> beam.MapTuple(summarise_file)
-        summary = (summaries, pages) | beam.Flatten() | "Merge" >> beam.CombineGlobally(merge_all)
-        wanted = beam.pvalue.AsSingleton(summary)
-        thumbnails = (
-            pipeline
-            | "Units" >> beam.Create(_files(output, ["units"]))
-            | "BalanceUnits" >> beam.Reshuffle()
-            | "Thumbnails" >> beam.FlatMapTuple(_thumbnails_of, wanted=wanted, locate=locate, limits=limits)
-        )
-        episodes = pipeline | "Episodes" >> beam.Create(_files(output, ["episodes"]))
-        alts = episodes | "Alts" >> beam.FlatMapTuple(_alts_of, wanted=wanted)
-        hosts = _top_hosts(pipeline, _files(output, ["images", "episodes"]))
-        sides = {"hosts": beam.pvalue.AsDict(hosts), "thumbnails": beam.pvalue.AsDict(thumbnails), "alts": beam.pvalue.AsDict(alts)}
+        pages = _summarise_pages(pipeline, _paths(output, "candidates"), count_parts(manifests["candidates"].rows))
+        summary = (summaries, pages) | "Flatten" >> beam.Flatten() | "Merge" >> beam.CombineGlobally(merge_all)
+        found = beam.pvalue.AsSingleton(summary)
+        units = pipeline | "Units" >> beam.Create(_paths(output, "units")) | "BalanceUnits" >> beam.Reshuffle()
+        thumbnails = units | "Thumbnails" >> beam.FlatMap(_thumbnails_of, found, locate=locate, limits=limits)
+        alts = pipeline | "Episodes" >> beam.Create(_paths(output, "episodes")) | "Alts" >> beam.FlatMap(_alts_of, found)
+        sides = {"hosts": _top_hosts(files), "thumbnails": thumbnails, "alts": alts}
+        sides = {name: beam.pvalue.AsDict(values) for name, values in sides.items()}
         _ = summary | "Write" >> beam.Map(_write, output=output, manifests=manifests, page=page, **sides)
     return page
 
 
 def _stage_manifests(output: str) -> dict[str, Manifest]:
     candidates = read_manifest(os.path.join(output, "candidates"))
-    folders = {"scan": "images", "embed": f"embeddings/{candidates.counters['encoder']}", "pair": "episodes", "shard": "shards"}
-    manifests = {stage: read_manifest(os.path.join(output, folder)) for stage, folder in folders.items()} | {"candidates": candidates}
-    return {stage: manifests[stage] for stage in STAGES}
+    embeddings = f"embeddings/{encoder_folder(candidates.counters['encoder'])}"
+    folders = {"scan": "images", "embed": embeddings, "pair": "episodes", "candidates": "candidates", "shard": "shards"}
+    return {stage: read_manifest(os.path.join(output, folder)) for stage, folder in folders.items()}
 
 
-def _decode_limits(config: Mapping[str, Any]) -> dict[str, Any]:
-    scan = config["scan"]
-    return {"max_bytes": scan["max_bytes"], "max_pixels": scan["max_pixels"], "timeout_s": scan["decode_timeout_s"], "animations": scan["animations"]}
+def _paths(output: str, dataset: str) -> list[str]:
+    return dataset_files(os.path.join(output, dataset))
 
 
-def _files(output: str, datasets: Iterable[str]) -> list[tuple[str, str]]:
-    return [(dataset.split("/")[0], path) for dataset in datasets for path in dataset_files(os.path.join(output, dataset))]
+def _files(output: str, *datasets: str) -> list[tuple[str, str]]:
+    return [(dataset.split("/")[0], path) for dataset in datasets for path in _paths(output, dataset)]
 
 
 def merge_all(summaries: Iterable[Summary]) -> Summary:
@@ -88,45 +86,46 @@ def merge_all(summaries: Iterable[Summary]) -> Summary:
     return functools.reduce(merge, summaries, Summary())
 
 
-def _summarise_pages(pipeline: beam.Pipeline, files: list[tuple[str, str]], parts: int) -> beam.PCollection:
+def _summarise_pages(pipeline: beam.Pipeline, paths: list[str], parts: int) -> beam.PCollection:
     return (
         pipeline
-        | "PageFiles" >> beam.Create(files)
-        | "SpreadPages" >> beam.FlatMapTuple(_spread_pages, parts=parts)
+        | "PairFiles" >> beam.Create(paths)
+        | "SpreadPages" >> beam.FlatMap(spread_pages, parts)
         | "GroupPages" >> beam.GroupByKey()
         | "SummarisePages" >> beam.MapTuple(_summarise_part)
     )
-
-
-def _spread_pages(_: str, path: str, *, parts: int) -> Iterable[tuple[int, Pairs]]:
-    return spread_pages(path, parts)
 
 
 def _summarise_part(_: int, pieces: Iterable[Pairs]) -> Summary:
     return summarise_pages(pieces)
 
 
-def _top_hosts(pipeline: beam.Pipeline, files: list[tuple[str, str]]) -> beam.PCollection:
+def _top_hosts(files: beam.PCollection) -> beam.PCollection:
     return (
-        pipeline
-        | "HostFiles" >> beam.Create(files)
+        files
         | "CountHosts" >> beam.FlatMapTuple(count_hosts)
         | "SumHosts" >> beam.CombinePerKey(sum)
-        | "ByKind" >> beam.MapTuple(lambda key, count: (key[0], (count, key[1])))
-        | "TopHosts" >> beam.combiners.Top.PerKey(_HOSTS, key=_most_then_name, reverse=True)
+        | "ByDataset" >> beam.MapTuple(_by_dataset)
+        | "TopHosts" >> beam.combiners.Top.PerKey(_HOSTS, key=_most_then_name)
     )
 
 
-def _most_then_name(item: tuple[int, str]) -> tuple[int, str]:
-    return -item[0], item[1]
+def _by_dataset(key: tuple[str, str], count: int) -> tuple[str, tuple[int, str]]:
+    dataset, host = key
+    return dataset, (count, host)
 
 
-def _thumbnails_of(_: str, path: str, *, wanted: Summary, locate: Callable[[str], str], limits: Mapping[str, Any]) -> Iterable[tuple[str, Thumbnail]]:
-    return read_thumbnails(path, wanted_images(wanted.samples), locate=locate, limits=limits)
+def _most_then_name(item: tuple[int, str]) -> tuple[int, list[int]]:
+    count, host = item
+    return count, [-ord(character) for character in host]
 
 
-def _alts_of(_: str, path: str, *, wanted: Summary) -> Iterable[tuple[str, str]]:
-    return read_alts(path, wanted_pages(wanted.samples))
+def _thumbnails_of(path: str, found: Summary, locate: Callable[[str], str], limits: Mapping[str, Any]) -> Iterable[tuple[str, Thumbnail]]:
+    return read_thumbnails(path, wanted_images(found.samples), locate, limits)
+
+
+def _alts_of(path: str, found: Summary) -> Iterable[tuple[str, str]]:
+    return read_alts(path, wanted_pages(found.samples))
 
 
 def _write(
@@ -139,14 +138,16 @@ def _write(
     thumbnails: Mapping[str, Thumbnail],
     alts: Mapping[str, str],
 ) -> None:
-    report = build_report(summary, manifests, hosts=hosts, alts=alts, config=read_json(os.path.join(output, "config.json")), run=_read_run(output))
+    config, run = read_json(os.path.join(output, "config.json")), _read_run(output)
+    report = build_report(summary, manifests, hosts=hosts, alts=alts, config=config, run=run)
     write_json(os.path.join(os.path.dirname(page), "report.json"), report)
     write_bytes(page, render(report, thumbnails).encode())
 
 
 def _read_run(output: str) -> dict[str, Any]:
     path = os.path.join(output, "run.json")
-    return read_json(path) if os.path.exists(path) else {}
+    value: dict[str, Any] = read_json(path) if os.path.exists(path) else {}
+    return value
 
 
 def build_report(
@@ -160,7 +161,6 @@ def build_report(
 ) -> dict[str, Any]:
     """Returns what report.json holds; numbers of stages are the manifests', all others were counted in the datasets."""
     stages = {stage: stage_counts(manifest) for stage, manifest in manifests.items()}
-    drops = _drops(summary)
     return {
         "schema_version": SCHEMA_VERSION,
         "stages": stages,
@@ -176,7 +176,7 @@ def build_report(
         },
         "images": {"formats": dict(summary.counts.get("format", Counter()).most_common()), "sizes": _sizes(summary)},
         "hosts": {kind: [{"host": host, "count": count} for count, host in hosts.get(kind, [])] for kind in ("images", "episodes")},
-        "drops": drops,
+        "drops": _drops(summary),
         "times": _times(run.get("stages", {})),
         "configuration": config,
         "run": {name: value for name, value in run.items() if name != "stages"},
@@ -200,35 +200,43 @@ def find_warnings(stages: Mapping[str, Mapping[str, Any]], summary: Summary) -> 
             found.append(f"{stage} keeps nothing of {counts['in']:,} records.")
         for reason, count in counts["dropped"].items():
             if count > _NEARLY_ALL * counts["in"]:
-                found.append(f"{stage}: {reason} drops {count:,} of {counts['in']:,} records ({count / counts['in']:.1%}): is its setting right for this crawl?")
+                share = f"{count:,} of {counts['in']:,} records ({count / counts['in']:.1%})"
+                found.append(f"{stage}: {reason} drops {share}: is its setting right for this crawl?")
     if not stages["scan"]["in"]:
         found.append("The input holds no image.")
     return found + _ledger_warnings(stages, summary)
 
 
 def _ledger_warnings(stages: Mapping[str, Mapping[str, Any]], summary: Summary) -> list[str]:
-    ledger = _ledger(summary)
-    counted = {("drop", stage, reason): count for stage, counts in stages.items() for reason, count in counts["dropped"].items() if count}
-    written = {key: count for key, count in ledger.items() if key[0] == "drop"}
-    keys = sorted(counted.keys() | written.keys())
-    return [
-        f"{stage}: the counters say that {reason} dropped {counted.get((kind, stage, reason), 0):,} records, the ledger holds {written.get((kind, stage, reason), 0):,}."
-        for kind, stage, reason in keys
-        if counted.get((kind, stage, reason), 0) != written.get((kind, stage, reason), 0)
-    ]
+    written = {key: count for key, count in _ledger(summary).items() if key[0] == "drop"}
+    counted = {("drop", stage, reason): count for stage, counts in stages.items() for reason, count in counts["dropped"].items()}
+    found = []
+    for key in sorted(counted.keys() | written.keys()):
+        _, stage, reason = key
+        counter, rows = counted.get(key, 0), written.get(key, 0)
+        if counter != rows:
+            found.append(f"{stage}: the counters say that {reason} dropped {counter:,} records, the ledger holds {rows:,}.")
+    return found
 
 
 def _ledger(summary: Summary) -> dict[tuple[str, str, str], int]:
-    rows = {tuple(group.split("/", 2)): count for group, count in summary.counts.get("ledger", Counter()).items()}
-    candidates = {("drop", "candidates", reason): count for reason, count in summary.counts.get("candidate_reason", Counter()).items() if reason}
-    return {(kind, stage, reason): count for (kind, stage, reason), count in (rows | candidates).items()}
+    """Rows of drops/ and of candidates/ by (drop or error, stage, reason)."""
+    ledger: dict[tuple[str, str, str], int] = {}
+    for group, count in summary.counts.get("ledger", Counter()).items():
+        kind, stage, reason = group.split("/", 2)
+        ledger[kind, stage, reason] = count
+    for reason, count in summary.counts.get("candidate_reason", Counter()).items():
+        if reason:
+            ledger["drop", "candidates", reason] = count
+    return ledger
 
 
 def _similarity(candidates: Manifest, kept: int) -> dict[str, Any]:
     histogram, band = candidates.counters["histogram"], candidates.counters["band"]
     counts = histogram["counts"]
-    edges = [round(histogram["low"] + (histogram["high"] - histogram["low"]) * i / len(counts), 6) for i in range(len(counts) + 1)]
-    return {"encoder": candidates.counters["encoder"], "edges": edges, "counts": counts, "kept": kept, **{name: band[name] for name in ("low", "high", "source")}}
+    width = (histogram["high"] - histogram["low"]) / len(counts)
+    edges = [round(histogram["low"] + width * i, 6) for i in range(len(counts) + 1)]
+    return {"encoder": candidates.counters["encoder"], "edges": edges, "counts": counts, "kept": kept, **band}
 
 
 def _bands(summary: Summary) -> dict[str, Any]:
@@ -240,13 +248,14 @@ def _bands(summary: Summary) -> dict[str, Any]:
 
 
 def _examples(summary: Summary, alts: Mapping[str, str]) -> list[dict[str, Any]]:
-    groups = sorted((int(group[4:]), rows) for group, rows in summary.samples.items() if group.startswith("bin/"))
-    rows = sorted((row for _, samples in groups for _, row in samples), key=lambda row: (row["similarity"], row["a_id"], row["b_id"]))
+    rows = [row for group, samples in summary.samples.items() if group.startswith("bin/") for _, row in samples]
+    rows.sort(key=lambda row: (row["similarity"], row["a_id"], row["b_id"]))
     names = ("page_url", "a_id", "b_id", "a_url", "b_url", "similarity", "reason")
-    return [
-        {name: row[name] for name in names} | {f"{side}_alt": shorten(alts.get(f"{row['page_key']}/{row[f'{side}_id']}", "")) for side in "ab"}
-        for row in rows
-    ]
+    return [{name: row[name] for name in names} | _alts(row, alts) for row in rows]
+
+
+def _alts(row: Mapping[str, Any], alts: Mapping[str, str]) -> dict[str, str]:
+    return {f"{side}_alt": shorten(alts.get(f"{row['page_key']}/{row[f'{side}_id']}", "")) for side in "ab"}
 
 
 def _sorted(summary: Summary, name: str) -> dict[str, int]:
@@ -264,12 +273,16 @@ def _drops(summary: Summary) -> list[dict[str, Any]]:
     for (kind, stage, reason), count in sorted(_ledger(summary).items(), key=lambda item: (-item[1], item[0])):
         samples = summary.samples.get(f"{kind}/{stage}/{reason}", [])
         examples = [{name: row[name] for name in ("page_url", "image_url", "detail")} for _, row in samples]
-        rows.append({"stage": stage, "reason": reason, "error": kind == "error", "count": count, "examples": examples})
+        details = summary.counts.get("image_dropped", Counter()) if reason == "image_dropped" else {}
+        row = {"stage": stage, "reason": reason, "error": kind == "error", "count": count}
+        rows.append(row | {"details": dict(sorted(details.items(), key=lambda item: (-item[1], item[0]))), "examples": examples})
     return rows
 
 
 def _times(stages: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    return {
-        stage: {"seconds": times["seconds"], "records": times["records"], "records_per_s": times["records"] / times["seconds"] if times["seconds"] else 0.0}
-        for stage, times in stages.items()
-    }
+    times = {}
+    for stage in STAGES:
+        if stage in stages:
+            seconds, records = stages[stage]["seconds"], stages[stage]["records"]
+            times[stage] = {"seconds": seconds, "records": records, "records_per_s": records / seconds if seconds else 0.0}
+    return times

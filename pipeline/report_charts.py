@@ -34,17 +34,21 @@ def _draw_similarity(counts: Sequence[int], similarity: Mapping[str, Any]) -> al
         return None
     first, last = similarity_domain(counts, similarity["low"], similarity["high"])
     rows = [{"from": _edge(i), "to": _edge(i + 1), "pairs": counts[i]} for i in range(first, last)]
-    x = alt.X("from:Q", title=None, scale=alt.Scale(domain=[_edge(first), _edge(last)], nice=False), axis=alt.Axis(format=".1f", grid=False, tickCount=10, labelFlush=True))
-    y = alt.Y("pairs:Q", title=None, axis=alt.Axis(tickCount=4, format=",d", labelAlign="left", labelBaseline="bottom", labelPadding=-2, domain=False, ticks=False))
+    x_axis = alt.Axis(format=".1f", grid=False, tickCount=10, labelFlush=True)
+    x = alt.X("from:Q", title=None, scale=alt.Scale(domain=[_edge(first), _edge(last)], nice=False), axis=x_axis)
+    # Its labels stand inside the plot, above their lines, so that the plot is as wide as the page's sliders.
+    y_axis = alt.Axis(tickCount=4, format=",d", labelAlign="left", labelBaseline="bottom", labelPadding=-2, domain=False, ticks=False)
+    y = alt.Y("pairs:Q", title=None, axis=y_axis)
     inside = f"datum.from > low - {_BIN_WIDTH / 2} && datum.to < high + {_BIN_WIDTH / 2}"
     colour = alt.condition(inside, alt.value(alt.expr("keptColour")), alt.value(alt.expr("droppedColour")))
-    return (
+    chart: alt.Chart = (
         alt.Chart(alt.Data(values=rows), width="container", height=_HISTOGRAM_HEIGHT_PX, padding=0)
         .mark_rect(xOffset=0.5, x2Offset=-0.5)
         .encode(x=x, x2="to:Q", y=y, y2=alt.datum(0), color=colour)
         .add_params(*(alt.param(name=name, value=similarity[name]) for name in ("low", "high")))
         .add_params(alt.param(name="keptColour", value="teal"), alt.param(name="droppedColour", value="silver"))
     )
+    return chart
 
 
 def _edge(bin_edge: int) -> float:
@@ -62,16 +66,22 @@ def _draw_whole_numbers(counts: Mapping[str, int], what: str, of: str) -> alt.Ch
 def _draw_sizes(sizes: Sequence[Mapping[str, int]]) -> alt.Chart | None:
     if not sizes:
         return None
-    rows = [{"from": size["first_px"], "to": size["last_px"] + 1, "shortest side": f"{size['first_px']} to {size['last_px']} px", "images": size["images"]} for size in sizes]
-    powers = [2**power for power in range(4, 17)]
-    x = alt.X("from:Q", title="shortest side, pixels", axis=alt.Axis(values=powers, format="d", grid=False), scale=alt.Scale(type="log", base=2, nice=False))
+    rows = [
+        {"from": size["first_px"], "to": size["last_px"] + 1, "shortest side": f"{size['first_px']} to {size['last_px']} px"}
+        | {"images": size["images"]}
+        for size in sizes
+    ]
+    axis = alt.Axis(values=[2**power for power in range(4, 17)], format="d", grid=False)
+    x = alt.X("from:Q", title="shortest side, pixels", axis=axis, scale=alt.Scale(type="log", base=2, nice=False))
     return _draw_bars(rows, x, "images", ["shortest side", "images"])
 
 
 def _draw_bars(rows: list[dict[str, Any]], x: alt.X, y: str, tooltip: list[str]) -> alt.Chart:
-    axis = alt.Axis(tickCount=3, format=",d", tickMinStep=1, domain=False, ticks=False)
-    return (
+    y_axis = alt.Axis(tickCount=3, format=",d", tickMinStep=1, domain=False, ticks=False)
+    tooltips = [alt.Tooltip(field=name, title=name) for name in tooltip]
+    chart: alt.Chart = (
         alt.Chart(alt.Data(values=rows), width="container", height=_HEIGHT_PX)
         .mark_rect(xOffset=0.5, x2Offset=-0.5)
-        .encode(x=x, x2="to:Q", y=alt.Y(f"{y}:Q", title=y, axis=axis), y2=alt.datum(0), tooltip=[alt.Tooltip(field=name, title=name) for name in tooltip])
+        .encode(x=x, x2="to:Q", y=alt.Y(f"{y}:Q", title=y, axis=y_axis), y2=alt.datum(0), tooltip=tooltips)
     )
+    return chart

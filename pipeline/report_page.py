@@ -5,21 +5,26 @@ import functools
 import hashlib
 import json
 import shlex
-import unicodedata
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import jinja2
 import vl_convert
 from markupsafe import Markup
 
 from pipeline.report_charts import draw_charts, similarity_domain
+from pipeline.report_text import address, link, plain
 from pipeline.report_thumbnails import SIDE_PX, Thumbnail
 
 _FOLDER = "templates"
-_NOUNS = {"scan": "image records", "embed": "distinct images", "pair": "references in pages", "candidates": "sampled pairs", "shard": "pairs"}
+_NOUNS = {
+    "scan": "image records",
+    "embed": "distinct images",
+    "pair": "references in pages",
+    "candidates": "sampled pairs",
+    "shard": "pairs",
+}
 _MEANINGS = {
     "scan": "responses and table rows that hold an image",
     "embed": "kept images, each once",
@@ -37,23 +42,31 @@ def render(report: Mapping[str, Any], thumbnails: Mapping[str, Thumbnail]) -> st
       thumbnails: by image id; an image without one is shown as missing.
     """
     scripts = {"library": library_script(), "script": _asset("report.js")}
-    return _environment().get_template("report.html").render(
-        report=report,
-        scripts={name: Markup(text) for name, text in scripts.items()},
-        policy=_policy(*scripts.values()),
-        style=Markup(_asset("report.css")),
-        data=embed_json(_page_data(report, thumbnails)),
-        stages=[_funnel_row(stage, counts) for stage, counts in report["stages"].items()],
-        settings=list(flatten(report["configuration"])),
-        command=_command(report["configuration"]),
-        thumbnail_px=SIDE_PX,
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            report=report,
+            scripts={name: Markup(text) for name, text in scripts.items()},
+            policy=_policy(*scripts.values()),
+            style=Markup(_asset("report.css")),
+            data=embed_json(_page_data(report, thumbnails)),
+            stages=[_funnel_row(stage, counts) for stage, counts in report["stages"].items()],
+            hosts={kind: [(row["host"], row["count"]) for row in rows] for kind, rows in report["hosts"].items()},
+            versions=flatten(
+                {name: value for name, value in report["run"].items() if name != "versions"} | report["run"].get("versions", {})
+            ),
+            settings=_settings(report["configuration"]),
+            command=_command(report["configuration"]),
+            thumbnail_px=SIDE_PX,
+        )
     )
 
 
 @functools.cache
 def library_script() -> str:
     """Returns Vega, Vega-Lite and Vega-Embed as one script, from the installed package."""
-    script = str(vl_convert.javascript_bundle())
+    script = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
     assert "</script" not in script.lower()
     return script
 
@@ -63,10 +76,10 @@ def _asset(name: str) -> str:
 
 
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pipeline", _FOLDER), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    loader = jinja2.PackageLoader("pipeline", _FOLDER)
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"number": _number, "percent": _percent, "seconds": _seconds, "plain": plain, "address": address, "link": link}
+    environment.globals |= {"link": link}
     return environment
 
 
@@ -81,7 +94,8 @@ def embed_json(value: Any) -> Markup:
 def _policy(*scripts: str) -> str:
     """The content security policy: nothing from outside, and no script but ours; Vega compiles its expressions with eval."""
     hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts)
-    return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-eval' {hashes}; base-uri 'none'; form-action 'none'"
+    rules = ("default-src 'none'", "img-src data:", "style-src 'unsafe-inline'", f"script-src 'unsafe-eval' {hashes}", "base-uri 'none'")
+    return "; ".join((*rules, "form-action 'none'"))
 
 
 def _page_data(report: Mapping[str, Any], thumbnails: Mapping[str, Thumbnail]) -> dict[str, Any]:
@@ -90,6 +104,8 @@ def _page_data(report: Mapping[str, Any], thumbnails: Mapping[str, Thumbnail]) -
     shown = {image_id for row in report["examples"] for image_id in (row["a_id"], row["b_id"])}
     return {
         "charts": draw_charts(report),
+        "kept": similarity["kept"],
+        "kept_pages": bands["pages"] - report["pages"]["pairs_per_page"].get("0", 0),
         "low": similarity["low"],
         "high": similarity["high"],
         "first": first,
@@ -132,39 +148,31 @@ def _funnel_row(stage: str, counts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _settings(configuration: Mapping[str, Any]) -> list[tuple[str, str]]:
+    order = {name: place for place, name in enumerate(("scan", "embed", "pair", "shard", "run"))}
+    return flatten(dict(sorted(configuration.items(), key=lambda item: (order.get(item[0], len(order)), item[0]))))
+
+
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Returns a configuration as (dotted name, value) in its own order."""
+    """Returns settings as (dotted name, value to show), in their own order."""
     rows = []
     for name, value in settings.items():
-        if isinstance(value, Mapping):
-            rows += flatten(value, f"{prefix}{name}.")
-        else:
-            rows.append((f"{prefix}{name}", ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)))
+        rows += flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [(f"{prefix}{name}", _show(value))]
     return rows
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        return f"{value:,}"
+    return (", ".join(map(str, value)) if isinstance(value, list | tuple) else str("" if value is None else value)) or "–"
 
 
 def _command(configuration: Mapping[str, Any]) -> str:
     """The start of the command that runs pair, shard and report again; the page adds --low and --high."""
     output = configuration.get("run", {}).get("output") or "OUT"
     return f"pagepairs run --config {shlex.quote(plain(output.rstrip('/') + '/config.json'))}"
-
-
-def plain(text: str | None) -> str:
-    """Returns a text in which control, direction and other invisible characters are shown as U+FFFD."""
-    return "".join("\ufffd" if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") else character for character in text or "")
-
-
-def address(url: str | None) -> str:
-    """Returns a URL as people read it: its escapes undone, without scheme; safe to show, not to follow."""
-    return plain(unquote(url or "").removeprefix("https://").removeprefix("http://"))
-
-
-def link(url: str | None) -> str:
-    """Returns a URL that may be followed, "" unless it is http or https."""
-    try:
-        return (url or "") if urlsplit(url or "").scheme in ("http", "https") else ""
-    except ValueError:
-        return ""
 
 
 def _number(value: float) -> str:

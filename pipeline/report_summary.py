@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 
 from pagepairs.keys import mix, part_of, prefix64, text_key
 from pagepairs.urls import host_of
+from pipeline.report_text import shorten
 
 BINS = 200
 PAIRS_PER_BIN = 4
 DROPS_PER_REASON = 6
-_TEXT_CHARS = 500
 _SIDE_STEPS_PER_DOUBLING = 2
 
 Sample = tuple[int, dict[str, Any]]
@@ -100,7 +100,7 @@ def bin_of(similarity: np.ndarray) -> np.ndarray:
 def first_of_pair(candidates: pa.Table) -> np.ndarray:
     """Marks one row of each pair, the one of its lowest page: where the pair would be kept, whatever the band."""
     ids = candidates["a_id"].combine_chunks(), candidates["b_id"].combine_chunks()
-    order = pc.sort_indices(pa.table([*ids, candidates["page_key"]], names=["a", "b", "page"]), [(name, "ascending") for name in ("a", "b", "page")])
+    order = pc.sort_indices(candidates, [(name, "ascending") for name in ("a_id", "b_id", "page_key")])
     a, b = (column.take(order) for column in ids)
     same = pc.and_(pc.equal(a[1:], a[:-1]), pc.equal(b[1:], b[:-1])).to_numpy(zero_copy_only=False)
     first = np.empty(candidates.num_rows, bool)
@@ -137,7 +137,8 @@ def summarise_pages(pieces: Iterable[Pairs]) -> Summary:
     page, similarity_bin, kept = (np.concatenate(column) for column in zip(*pieces, strict=True))
     pages, inverse = np.unique(page, return_inverse=True)
     kept_per_page = np.bincount(inverse[kept], minlength=len(pages))
-    return Summary(counts={"pairs_per_page": Counter(kept_per_page.tolist())}, page_gaps=_page_gaps(inverse, similarity_bin.astype(np.int64), len(pages)))
+    gaps = _page_gaps(inverse, similarity_bin.astype(np.int64), len(pages))
+    return Summary(counts={"pairs_per_page": Counter(kept_per_page.tolist())}, page_gaps=gaps)
 
 
 def _page_gaps(page: np.ndarray, similarity_bin: np.ndarray, pages: int) -> np.ndarray:
@@ -173,16 +174,12 @@ def summarise_drops(drops: pa.Table) -> Summary:
         samples.setdefault(group, []).append((key, _shorten(row)))
         if len(samples[group]) > 50 * DROPS_PER_REASON:
             samples[group] = _lowest(samples[group], group)
-    return Summary(counts={"ledger": counts, "image_dropped": details}, samples={group: _lowest(rows, group) for group, rows in samples.items()})
+    lowest = {group: _lowest(rows, group) for group, rows in samples.items()}
+    return Summary(counts={"ledger": counts, "image_dropped": details}, samples=lowest)
 
 
 def _shorten(row: dict[str, Any]) -> dict[str, Any]:
     return {name: shorten(value) if isinstance(value, str) else value for name, value in row.items()}
-
-
-def shorten(text: str) -> str:
-    """Returns at most 500 characters of a text from the web."""
-    return text if len(text) <= _TEXT_CHARS else text[: _TEXT_CHARS - 1] + "…"
 
 
 _SUMMARISE: dict[str, tuple[Callable[[pa.Table], Summary], list[str] | None]] = {
@@ -199,11 +196,16 @@ def summarise_file(kind: str, path: str) -> Summary:
     return summarise(pq.read_table(path, columns=columns))
 
 
+_HOST_COLUMNS = {"images": ["image_url", "reason"], "episodes": ["page_url"]}
+
+
 def count_hosts(kind: str, path: str) -> Iterator[tuple[tuple[str, str], int]]:
-    """Yields ((kind, host), n) for the kept images' or the episodes' hosts of one file."""
-    column, wanted = ("image_url", ["image_url", "reason"]) if kind == "images" else ("page_url", ["page_url"])
-    table = pq.read_table(path, columns=wanted)
-    if kind == "images":
+    """Yields ((kind, host), n) for the kept images, or the episodes, of one file; other datasets give nothing."""
+    if kind not in _HOST_COLUMNS:
+        return
+    columns = _HOST_COLUMNS[kind]
+    table = pq.read_table(path, columns=columns)
+    if "reason" in columns:
         table = table.filter(pc.equal(table["reason"], ""))
-    hosts = Counter(shorten(host_of(url)) for url in table[column].to_pylist())
+    hosts = Counter(shorten(host_of(url)) for url in table[columns[0]].to_pylist())
     yield from (((kind, host), count) for host, count in hosts.items())

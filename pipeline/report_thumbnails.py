@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
+from pagepairs.config import ScanConfig
 from pagepairs.images import ImageError, decode
 from pipeline.references import SourceChanged, read_images
 
@@ -37,7 +38,9 @@ def wanted_pages(samples: Mapping[str, list[tuple[int, dict[str, Any]]]]) -> set
     return {row["page_key"] for group, samples_of in samples.items() if group.startswith("bin/") for _, row in samples_of}
 
 
-def read_thumbnails(path: str, wanted: Collection[str], *, locate: Callable[[str], str], limits: Mapping[str, Any]) -> Iterator[tuple[str, Thumbnail]]:
+def read_thumbnails(
+    path: str, wanted: Collection[str], locate: Callable[[str], str], limits: Mapping[str, Any]
+) -> Iterator[tuple[str, Thumbnail]]:
     """Yields (image_id, thumbnail) for the wanted images of one file of units/."""
     names = ["image_id", "source", "offset", "length"]
     table = pq.read_table(path, columns=names)
@@ -48,20 +51,27 @@ def read_thumbnails(path: str, wanted: Collection[str], *, locate: Callable[[str
 
 def read_thumbnail(reference: tuple[str, str, int, int], locate: Callable[[str], str], limits: Mapping[str, Any]) -> Thumbnail:
     """Returns the picture behind (image_id, source, offset, length), or the reason why it cannot be read or decoded."""
+    [body] = read_images([reference], locate)
+    if isinstance(body, SourceChanged):
+        return Thumbnail(reason="source_changed")
     try:
-        [body] = read_images([reference], locate)
-        return Thumbnail(reason="source_changed") if isinstance(body, SourceChanged) else Thumbnail(data_uri=shrink(body, limits))
+        return Thumbnail(data_uri=shrink(body, limits))
     except ImageError as error:
         return Thumbnail(reason=error.reason)
-    except (OSError, ValueError):  # the crawl was moved or deleted
-        return Thumbnail(reason="source_missing")
+
+
+def decode_limits(scan: ScanConfig) -> dict[str, Any]:
+    """Returns the arguments with which scan decoded the images."""
+    limits = {name: getattr(scan, name) for name in ("max_bytes", "max_pixels", "animations")}
+    return limits | {"timeout_s": scan.decode_timeout_s}
 
 
 def shrink(body: bytes, limits: Mapping[str, Any]) -> str:
     """Returns an image body as a data URI: WebP, centre-cropped to SIDE_PX x SIDE_PX.
 
     Args:
-      limits: max_bytes, max_pixels, timeout_s and animations, as decode() takes them.
+      body: of an image, as the crawl holds it.
+      limits: as `decode_limits` returns them.
     """
     image = Image.fromarray(decode(body, at_least_px=SIDE_PX, **limits).rgb)
     side = min(image.size)

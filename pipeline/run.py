@@ -274,7 +274,7 @@ def _pair(run: Run) -> None:
     _forget_others(run, "pair-", work)
     with _timed(run, "pair"):
         parts = parts_for(inputs["images"], inputs["links"])
-        with watch(run.work("progress"), "pair", 5 * parts, "part") as meter:
+        with watch(run.work("progress"), "pair", 6 * parts, "part") as meter:
             job = PairJob(
                 output=run.output,
                 work=work,

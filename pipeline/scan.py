@@ -53,7 +53,7 @@ class ScanUnits:
         rows = _UnitRows(config=self._config, blocked=blocked)
         spill = _Spill(task.unit.name)
         position = task.unit.start
-        for record, seen in _look_ahead(read_unit(task.unit), self._config, self._threads, task.first):
+        for record, seen in _look_ahead(read_unit(task.unit, max_bytes=self._config.max_bytes), self._config, self._threads, task.first):
             rows.add(record, seen, spill)
             if isinstance(record, ImageRecord) and record.source == task.unit.source:
                 self._meter.add(max(0, record.offset - position))

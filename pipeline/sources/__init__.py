@@ -20,8 +20,20 @@ from pipeline.sources.records import (
 )
 
 __all__ = [
-    *("AliasRecord", "ErrorRecord", "ImageRecord", "LinkRecord", "PageRecord", "Record", "ScanUnit"),
-    *("SOURCES", "Source", "SourceMap", "decode_range", "find_units", "read_unit"),
+    "SOURCES",
+    "SUFFIXES",
+    "AliasRecord",
+    "ErrorRecord",
+    "ImageRecord",
+    "LinkRecord",
+    "PageRecord",
+    "Record",
+    "ScanUnit",
+    "Source",
+    "SourceMap",
+    "decode_range",
+    "find_units",
+    "read_unit",
 ]
 
 
@@ -77,6 +89,7 @@ def read_unit(unit: ScanUnit, *, max_bytes: int = MAX_BODY_BYTES) -> Iterator[Re
     """Yields the records of a unit, always in the same order.
 
     Args:
+      unit: as `find_units` returned it.
       max_bytes: length of a body, at most; a longer image has the reason `too_many_bytes` and no body.
     """
     return SOURCES[unit.kind].read(unit, max_bytes=max_bytes)

@@ -1,6 +1,7 @@
 """Expands files, folders and globs into the files and folders that sources read, and names them."""
 
 import glob
+import itertools
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ def find_files(inputs: tuple[str, ...], suffixes: Mapping[str, str]) -> list[Fou
     table, not to a folder of images.
 
     Args:
+      inputs: names of files and folders, and globs.
       suffixes: suffix of a file name -> kind of source.
 
     Raises:
@@ -123,7 +125,7 @@ def _tail(root: str, depth: int) -> str:
 
 def _are_apart(prefixes: list[str]) -> bool:
     ordered = sorted(f"{prefix}/" for prefix in prefixes)
-    return not any(after.startswith(before) for before, after in zip(ordered, ordered[1:], strict=False))
+    return not any(after.startswith(before) for before, after in itertools.pairwise(ordered))
 
 
 def _join(prefix: str, source: str) -> str:

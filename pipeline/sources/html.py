@@ -24,14 +24,29 @@ _PICTURE_DEPTH = 3  # elements between an img and its picture, at most
 # Browsers nest 512 levels; the time of a conforming parser grows with the square of the depth (100 000 levels: 8 s).
 _MAX_DEPTH = 1_000
 _MANY_TAGS = 20_000
-_TAG = re.compile(r"<(/?)([a-zA-Z][^\s/>]*)")
-_FLAT_TAGS = frozenset("area br col embed hr img input link meta source track wbr p li td th tr dd dt option tbody thead tfoot".split())
+_TAG = re.compile(r"<(/?)([a-zA-Z][^\s/<>]*)")
+_FLAT_TAGS = frozenset(
+    (
+        *("area", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"),
+        *("p", "li", "td", "th", "tr", "dd", "dt", "option", "tbody", "thead", "tfoot"),
+    )
+)
 _NESTING_TAG = re.compile(
-    r"</?(?!(?:img|base|meta|script|style|title|textarea|xmp|iframe|noembed|noframes|plaintext)[\s/>])[a-zA-Z][^>]*>", re.I
+    r"</?(?!(?:img|base|meta|script|style|title|textarea|xmp|iframe|noembed|noframes|plaintext)[\s/>])[a-zA-Z][^<>]*>?", re.IGNORECASE
+)
+
+# The encodings of the WHATWG standard, by the names that Python gives them: a page must not choose any other codec.
+_ENCODINGS = frozenset(
+    (
+        *("utf-8", "utf-16", "utf-16-le", "utf-16-be", "cp866", "cp874", "koi8-r", "koi8-u", "mac-roman"),
+        *(f"iso8859-{part}" for part in (2, 3, 4, 5, 6, 7, 8, 10, 13, 14, 15, 16)),
+        *(f"cp{page}" for page in range(1250, 1259)),
+        *("gb18030", "big5hkscs", "euc_jp", "iso2022_jp", "cp932", "cp949"),
+    )
 )
 
 _SRCSET_URL = re.compile(r"[\s,]*(\S+)")
-_SRCSET_DESCRIPTORS = re.compile(r"(?:[^,(]|\([^)]*\)?)*")
+_SRCSET_DESCRIPTORS = re.compile(r"(?:[^,(]++|\([^)]*+\)?)*+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,17 +85,17 @@ def page_links(html: bytes, content_type: str | None, page_url: str) -> tuple[li
 
 
 def decode_html(html: bytes, content_type: str | None) -> str:
-    """Returns the text of a page, its charset found as browsers do: byte order mark, HTTP header, meta element, then UTF-8 or windows-1252."""
+    """Returns the text of a page, its charset found as browsers do: byte order mark, HTTP header, meta element, UTF-8, windows-1252."""
     encoding, mark = read_bom(html)
     if encoding is not None and mark is not None:
         return to_unicode(html[len(mark) :], encoding)
     encoding = http_content_type_encoding(content_type)
-    if encoding is None:
-        encoding = html_body_declared_encoding(html[:4096])
-        if encoding is not None and encoding.lower().startswith("utf-16"):
-            encoding = "utf-8"  # a page whose meta element could be read is not UTF-16
-    if encoding is not None:
+    if encoding in _ENCODINGS:
         return to_unicode(html, encoding)
+    encoding = html_body_declared_encoding(html[:4096])
+    if encoding in _ENCODINGS:
+        # A page whose meta element could be read is not UTF-16.
+        return to_unicode(html, "utf-8" if encoding.startswith("utf-16") else encoding)
     try:
         return html.decode("utf-8")
     except UnicodeDecodeError:

@@ -15,7 +15,7 @@ class BodyError(Exception):
     """A body that cannot be decoded; the text says why."""
 
 
-class BodyTooLong(BodyError):
+class BodyTooLongError(BodyError):
     """A body that is longer than the limit."""
 
 
@@ -31,7 +31,7 @@ def decode_body(body: bytes, *, transfer: Iterable[str], content: Iterable[str],
       max_bytes: length of the decoded body, at most.
 
     Raises:
-      BodyTooLong: if the body is longer than `max_bytes`, seen without decoding more than that.
+      BodyTooLongError: if the body is longer than `max_bytes`, seen without decoding more than that.
       BodyError: if an encoded body is damaged or ends early.
     """
     codings = [*_names(content), *_names(transfer)]
@@ -40,7 +40,7 @@ def decode_body(body: bytes, *, transfer: Iterable[str], content: Iterable[str],
         if decode is not None:
             body = decode(body, max_bytes)
     if len(body) > max_bytes:
-        raise BodyTooLong(f"more than {max_bytes} bytes")
+        raise BodyTooLongError(f"more than {max_bytes} bytes")
     return body
 
 
@@ -49,7 +49,8 @@ def _names(values: Iterable[str]) -> list[str]:
 
 
 def _dechunk(body: bytes, max_bytes: int) -> bytes:
-    pieces, at = [], 0
+    pieces: list[bytes] = []
+    at = 0
     while (size := _CHUNK_SIZE.match(body, at)) is not None:
         length = int(size[1], 16)
         if length == 0:
@@ -64,7 +65,13 @@ def _dechunk(body: bytes, max_bytes: int) -> bytes:
     raise BodyError("a chunked body ends early")
 
 
-def _inflate(body: bytes, max_bytes: int, wbits: int) -> bytes:
+def inflate(body: bytes, max_bytes: int, wbits: int = 31) -> bytes:
+    """Returns what zlib makes of a body, within a limit; `wbits` is zlib's name for the format, 31 is gzip.
+
+    Raises:
+      BodyTooLongError: if it is longer than `max_bytes`.
+      BodyError: if it is damaged or ends early.
+    """
     pieces, room = [], max_bytes + 1
     while room > 0:
         inflater = zlib.decompressobj(wbits)
@@ -79,19 +86,19 @@ def _inflate(body: bytes, max_bytes: int, wbits: int) -> bytes:
         if not body.startswith(b"\x1f\x8b"):
             break
     if room <= 0:
-        raise BodyTooLong(f"more than {max_bytes} bytes after decompression")
+        raise BodyTooLongError(f"more than {max_bytes} bytes after decompression")
     return b"".join(pieces)
 
 
 def _gunzip(body: bytes, max_bytes: int) -> bytes:
-    return _inflate(body, max_bytes, 31) if body.startswith(b"\x1f\x8b") else body
+    return inflate(body, max_bytes, 31) if body.startswith(b"\x1f\x8b") else body
 
 
 def _deflate(body: bytes, max_bytes: int) -> bytes:
     for wbits in (zlib.MAX_WBITS, -zlib.MAX_WBITS):  # servers send both, with the zlib header and without
         try:
-            return _inflate(body, max_bytes, wbits)
-        except BodyTooLong:
+            return inflate(body, max_bytes, wbits)
+        except BodyTooLongError:
             raise
         except BodyError:
             continue
@@ -113,7 +120,7 @@ def _brotli(body: bytes, max_bytes: int) -> bytes:
             raise BodyError("a compressed body is damaged") from None
         return body
     if room <= 0:
-        raise BodyTooLong(f"more than {max_bytes} bytes after decompression")
+        raise BodyTooLongError(f"more than {max_bytes} bytes after decompression")
     if not decoder.is_finished():
         raise BodyError("a compressed body ends early")
     return b"".join(pieces)
@@ -127,7 +134,7 @@ def _unzstd(body: bytes, max_bytes: int) -> bytes:
     except zstandard.ZstdError as error:
         raise BodyError(f"a compressed body is damaged: {error}") from error
     if len(decoded) > max_bytes:
-        raise BodyTooLong(f"more than {max_bytes} bytes after decompression")
+        raise BodyTooLongError(f"more than {max_bytes} bytes after decompression")
     return bytes(decoded)
 
 

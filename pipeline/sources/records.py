@@ -13,7 +13,8 @@ _MAX_ALT_CHARACTERS = 1_000
 class ScanUnit:
     """A piece of one input file or folder.
 
-    `start` and `stop` count what the kind of source counts: bytes of an archive or of lines, row groups of a Parquet file, files of a folder.
+    `start` and `stop` count what the kind of source counts: bytes of an archive or a text file, row groups of a Parquet file, files of a
+    folder.
     """
 
     name: str  # 16 hex characters, a hash of source and start

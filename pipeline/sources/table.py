@@ -49,7 +49,7 @@ _LINES_LOOKED_AT = 100
 _MAX_POSITION = 2**31 - 1
 
 
-class _BadRow(Exception):
+class _BadRowError(Exception):
     """A row that cannot be used; the text says why."""
 
 
@@ -87,7 +87,7 @@ def read_table(unit: ScanUnit, *, max_bytes: int = MAX_BODY_BYTES) -> Iterator[R
     for row in _rows(unit):
         try:
             yield from _read_row(unit, row, pages, max_bytes)
-        except _BadRow as error:
+        except _BadRowError as error:
             yield ErrorRecord(reason="broken_record", detail=f"{unit.source} {row.label}: {error}")
 
 
@@ -100,7 +100,7 @@ def _rows(unit: ScanUnit) -> Iterator[_Row]:
 def _read_row(unit: ScanUnit, row: _Row, pages: set[str], max_bytes: int) -> Iterator[Record]:
     values = row.values
     if row.error:
-        raise _BadRow(row.error)
+        raise _BadRowError(row.error)
     page = _text(values, "page_url")
     page_url = canonical_page(page)
     reference = _text(values, "image_url")
@@ -125,7 +125,7 @@ def _read_row(unit: ScanUnit, row: _Row, pages: set[str], max_bytes: int) -> Ite
 def _text(values: dict[str, Any], name: str) -> str:
     value = values.get(name)
     if not isinstance(value, str) or not value.strip():
-        raise _BadRow(f"no {name}")
+        raise _BadRowError(f"no {name}")
     return safe_text(value.strip())
 
 
@@ -136,9 +136,9 @@ def _position(values: dict[str, Any], index: int) -> int:
     try:
         position = int(value)
     except (ValueError, TypeError, OverflowError):
-        raise _BadRow(f"pos {value!r} is no number") from None
+        raise _BadRowError(f"pos {value!r} is no number") from None
     if not 0 <= position <= _MAX_POSITION:
-        raise _BadRow(f"pos {position} lies outside 0 to {_MAX_POSITION}")
+        raise _BadRowError(f"pos {position} lies outside 0 to {_MAX_POSITION}")
     return position
 
 
@@ -159,7 +159,7 @@ def _decode_base64(value: str) -> bytes | None:
     try:
         return base64.b64decode(value, validate=True) if value else None
     except (binascii.Error, ValueError) as error:
-        raise _BadRow(f"the image is no base64 text: {error}") from error
+        raise _BadRowError(f"the image is no base64 text: {error}") from error
 
 
 def _image_at(unit: ScanUnit, path: str, url: str, max_bytes: int) -> ImageRecord:
@@ -201,7 +201,8 @@ def _check_columns(path: str, columns: list[str] | None) -> None:
         )
     if "path" not in named and "bytes" not in named:
         raise ValueError(
-            f"{path} has URLs but no images (no column bytes or path). Fetch them with\n  {_fetch_command(path, named)}\nand give that folder as --input"
+            f"{path} has URLs but no images (no column bytes or path). Fetch them with\n  {_fetch_command(path, named)}\n"
+            "and give the folder that it writes as --input"
         )
 
 
@@ -230,13 +231,16 @@ def _parquet_rows(unit: ScanUnit) -> Iterator[_Row]:
         named = _named(_parquet_columns(file.schema_arrow))
         index = sum(file.metadata.row_group(group).num_rows for group in range(unit.start))
         batches = file.iter_batches(_ROWS_PER_BATCH, row_groups=list(range(unit.start, unit.stop)), columns=list(named.values()))
-        for batch in batches if unit.stop > unit.start else ():
-            for values in batch.to_pylist():
-                row = {name: values[column] for name, column in named.items()}
-                if isinstance(row.get("bytes"), dict):
-                    row["bytes"] = row["bytes"]["bytes"]
-                yield _Row(label=f"row {index}", index=index, values=row)
-                index += 1
+        try:
+            for batch in batches if unit.stop > unit.start else ():
+                for values in batch.to_pylist():
+                    row = {name: values[column] for name, column in named.items()}
+                    if isinstance(row.get("bytes"), dict):
+                        row["bytes"] = row["bytes"]["bytes"]
+                    yield _Row(label=f"row {index}", index=index, values=row)
+                    index += 1
+        except (pa.ArrowException, OSError) as damage:
+            yield _Row(label=f"after row {index}", index=index, values={}, error=str(damage))
 
 
 def _open_lines(path: str) -> Any:
@@ -299,7 +303,7 @@ def _csv_rows(unit: ScanUnit) -> Iterator[_Row]:
             except StopIteration:
                 return
             except csv.Error as damage:
-                values, error = {}, str(damage)
+                values, error = dict[str, str](), str(damage)
             else:
                 if not fields:
                     continue

@@ -2,7 +2,6 @@
 
 import os
 import re
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -10,7 +9,7 @@ from fastwarc.warc import HeaderMap, WarcRecord, WarcRecordType
 
 from pagepairs.urls import canonical_page, host_of, resolve_url
 from pipeline.sources.html import page_links
-from pipeline.sources.http_body import BodyError, BodyTooLong, decode_body
+from pipeline.sources.http_body import BodyError, BodyTooLongError, decode_body, inflate
 from pipeline.sources.opt_outs import opt_out_of
 from pipeline.sources.records import (
     MAX_BODY_BYTES,
@@ -26,14 +25,14 @@ from pipeline.sources.records import (
     hash64,
     safe_text,
 )
-from pipeline.sources.warc_frames import Damage, Frame, frames
+from pipeline.sources.warc_frames import DamageError, Frame, frames
 
 _MAX_HTTP_HEADER_BYTES = 1_000_000
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
-_HTML_START = re.compile(rb"\s*<(?:!doctype html|html|head|body)\b", re.I)
+_HTML_START = re.compile(rb"\s*<(?:!doctype html|html|head|body)\b", re.IGNORECASE)
 _IMAGE_START = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|BM....\0\0\0\0|II\*\0|MM\0\*|....ftyp(?:avi[fs]|hei[cs]|mif1)|\0\0\0\x0cJXL ",
-    re.S,
+    re.DOTALL,
 )
 
 
@@ -79,7 +78,7 @@ def read_warc(unit: ScanUnit, *, max_bytes: int = MAX_BODY_BYTES) -> Iterator[Re
         try:
             for frame in frames(file, keep_bytes=max_bytes + _MAX_HTTP_HEADER_BYTES):
                 yield from _read_frame(unit.source, frame, referers, max_bytes)
-        except Damage as error:
+        except DamageError as error:
             damage.append(ErrorRecord(reason="broken_archive", detail=f"{unit.source} at offset {error.offset}: {error}"))
     yield from _referer_links(unit.source, referers)
     yield from damage
@@ -92,9 +91,9 @@ def warc_body(raw: bytes, max_bytes: int) -> bytes:
       BodyError: if the range holds no whole record, or its body cannot be decoded.
     """
     try:
-        record = zlib.decompress(raw, 31) if raw.startswith(b"\x1f\x8b") else raw
+        record = inflate(raw, max_bytes + _MAX_HTTP_HEADER_BYTES) if raw.startswith(b"\x1f\x8b") else raw
         response = _parse(WarcRecord.from_bytes(record), Frame(offset=0, length=len(raw), record=record, cut=False, shared=False))
-    except (OSError, zlib.error, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise BodyError(f"no WARC record stands here: {error}") from error
     if response is None:
         raise BodyError("the WARC record here is no response")
@@ -126,13 +125,13 @@ def _parse(record: WarcRecord, frame: Frame) -> _Response | None:
     if record.record_type not in (WarcRecordType.response, WarcRecordType.resource, WarcRecordType.revisit):
         return None
     headers = record.headers
-    url = resolve_url(safe_text(headers.get("WARC-Target-URI", "")).strip("<> "))
+    url = _url_of(record, "WARC-Target-URI")
     if url is None:
         return None
     record.parse_http(quirks_mode=True)
     http = record.http_headers
     date = record.record_date
-    truncated = headers.get("WARC-Truncated", "") or ("segmented" if "WARC-Segment-Number" in headers else "")
+    truncated = headers.get("WARC-Truncated") or ("segmented" if "WARC-Segment-Number" in headers else "")
     return _Response(
         url=url,
         status=(http.status_code or 0) if http is not None else 200,
@@ -140,10 +139,14 @@ def _parse(record: WarcRecord, frame: Frame) -> _Response | None:
         content_type=((http.get("Content-Type") if http is not None else headers.get("Content-Type")) or "").strip(),
         body=record.reader.read(),
         time_ms=round(date.timestamp() * 1000) if date is not None else None,
-        digest=headers.get("WARC-Payload-Digest", ""),
+        digest=headers.get("WARC-Payload-Digest") or "",
         truncated=truncated,
         frame=frame,
     )
+
+
+def _url_of(record: WarcRecord, name: str) -> str | None:
+    return resolve_url(safe_text(record.headers.get(name) or "").strip("<> "))  # old crawlers put URLs in angle brackets
 
 
 def _header(response: _Response, name: str) -> list[str]:
@@ -152,7 +155,7 @@ def _header(response: _Response, name: str) -> list[str]:
 
 def _decoded(response: _Response, max_bytes: int) -> bytes:
     if response.frame.cut:
-        raise BodyTooLong(f"more than {max_bytes} bytes")
+        raise BodyTooLongError(f"more than {max_bytes} bytes")
     transfer, content = _header(response, "Transfer-Encoding"), _header(response, "Content-Encoding")
     return decode_body(response.body, transfer=transfer, content=content, max_bytes=max_bytes)
 
@@ -163,7 +166,7 @@ def _read_response(source: str, response: _Response, referers: _Referers, max_by
         body = _decoded(response, max_bytes)
     except BodyError as error:
         body = b""
-        reason, detail = ("too_many_bytes" if isinstance(error, BodyTooLong) else "broken_image"), str(error)
+        reason, detail = ("too_many_bytes" if isinstance(error, BodyTooLongError) else "broken_image"), str(error)
     kind = response.content_type.partition(";")[0].strip().lower()
     good = 200 <= response.status < 300
     if kind.startswith("image/") or _IMAGE_START.match(body or response.body[:64]):
@@ -233,7 +236,7 @@ def _revisit(record: WarcRecord, response: _Response) -> Iterator[AliasRecord]:
     if 300 <= response.status < 400 and response.status != 304:
         yield from _redirect(response)
         return
-    target = resolve_url(safe_text(record.headers.get("WARC-Refers-To-Target-URI", "")).strip("<> "))
+    target = _url_of(record, "WARC-Refers-To-Target-URI")
     if target is not None and target != response.url:
         yield AliasRecord(url=response.url, target=target, kind="revisit")
     elif response.digest:
@@ -242,8 +245,8 @@ def _revisit(record: WarcRecord, response: _Response) -> Iterator[AliasRecord]:
 
 def _note_request(record: WarcRecord, referers: _Referers) -> None:
     record.parse_http(quirks_mode=True)
-    referer = resolve_url(safe_text(record.http_headers.get("Referer", ""))) if record.http_headers is not None else None
-    url = resolve_url(safe_text(record.headers.get("WARC-Target-URI", "")).strip("<> "))
+    referer = resolve_url(safe_text(record.http_headers.get("Referer") or "")) if record.http_headers is not None else None
+    url = _url_of(record, "WARC-Target-URI")
     if referer is not None and url is not None and not _is_trimmed(referer, url):
         date = record.record_date
         referers.requests.append((url, referer, round(date.timestamp() * 1000) if date is not None else None))

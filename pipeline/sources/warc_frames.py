@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-_CONTENT_LENGTH = re.compile(rb"^content-length:[ \t]*(\d{1,18})[ \t]*\r?$", re.I | re.M)
+_CONTENT_LENGTH = re.compile(rb"^content-length:[ \t]*(\d{1,18})[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
 _MAX_HEADER_BYTES = 1_000_000
 # zlib copies what is left of a piece at the end of every member, so pieces stay small.
 _PIECE_BYTES = 32 * 1024
 _GZIP = b"\x1f\x8b"
 
 
-class Damage(Exception):
+class DamageError(Exception):
     """The file cannot be read beyond `offset`; the text says why."""
 
     def __init__(self, offset: int, text: str) -> None:
@@ -87,7 +87,7 @@ def frames(file: BinaryIO, *, keep_bytes: int) -> Iterator[Frame]:
       keep_bytes: of a record's content; the rest of a longer one is skipped.
 
     Raises:
-      Damage: after the last whole record.
+      DamageError: after the last whole record.
     """
     head = file.read(2)
     file.seek(0)
@@ -96,6 +96,7 @@ def frames(file: BinaryIO, *, keep_bytes: int) -> Iterator[Frame]:
 
 def _plain_frames(file: BinaryIO, keep_bytes: int) -> Iterator[Frame]:
     stream = _Stream(lambda: file.read(_PIECE_BYTES), 0)
+    stream.skip_line_ends()
     while not stream.at_end():
         start = stream.position
         record, cut = _next_record(stream, start, keep_bytes)
@@ -144,7 +145,7 @@ class _Members:
         while not self._inflater.eof:
             self._fill()
             if not self._piece:
-                raise Damage(self.start, "the file ends within a gzip member")
+                raise DamageError(self.start, "the file ends within a gzip member")
             piece = self._inflate()
             if piece:
                 return piece
@@ -159,7 +160,7 @@ class _Members:
         try:
             piece = self._inflater.decompress(self._piece, 8 * _PIECE_BYTES)
         except zlib.error as error:
-            raise Damage(self.start, f"a gzip member is damaged: {error}") from error
+            raise DamageError(self.start, f"a gzip member is damaged: {error}") from error
         self._piece = self._inflater.unused_data if self._inflater.eof else self._inflater.unconsumed_tail
         self.position += before - len(self._piece)
         return piece
@@ -169,14 +170,14 @@ def _next_record(stream: _Stream, offset: int, keep_bytes: int) -> tuple[bytes, 
     """Returns the next record, with at most `keep_bytes` of its content, and whether it is longer."""
     header = stream.until(b"\r\n\r\n", _MAX_HEADER_BYTES)
     if header is None or not header.startswith(b"WARC/"):
-        raise Damage(offset, "no WARC record begins here" if header else "a record header does not end")
+        raise DamageError(offset, "no WARC record begins here" if header else "a record header does not end")
     found = _CONTENT_LENGTH.search(header)
     if found is None:
-        raise Damage(offset, "a record has no Content-Length")
+        raise DamageError(offset, "a record has no Content-Length")
     length, before = int(found[1]), stream.position
     content = stream.take(length, keep_bytes)
     if stream.position - before < length:
-        raise Damage(offset, f"a record ends after {stream.position - before} of {length} bytes")
+        raise DamageError(offset, f"a record ends after {stream.position - before} of {length} bytes")
     stream.skip_line_ends()
     if len(content) < length:
         header = header[: found.start(1)] + str(len(content)).encode() + header[found.end(1) :]

@@ -38,6 +38,7 @@
   const similarityOf = (edge) => edge / 100 - 1;
   const edgeOf = (similarity) => Math.round((similarity + 1) * 100);
   const shown = (edge) => similarityOf(edge).toFixed(2);
+  const rounded = (similarity) => (String(similarity).length > 4 ? similarity.toFixed(4) : similarity.toFixed(2));
   const start = { low: edgeOf(data.low), high: edgeOf(data.high) };
   const band = { ...start };
 
@@ -51,16 +52,18 @@
 
   async function showBand() {
     const { low, high } = band;
-    const total = pairsIn(0, data.pairs.length);
-    const [pairs, pages] = [pairsIn(low, high), pagesIn(low, high)];
     const moved = low !== start.low || high !== start.high;
-    byId("band-value").textContent = `${shown(low)} to ${shown(high)}`;
+    const total = pairsIn(0, data.pairs.length);
+    // The run's own numbers are exact even where its band lies between edges.
+    const [pairs, pages] = moved ? [pairsIn(low, high), pagesIn(low, high)] : [data.kept, data.kept_pages];
+    byId("band-value").textContent = moved ? `${shown(low)} to ${shown(high)}` : `${rounded(data.low)} to ${rounded(data.high)}`;
     byId("pairs-value").textContent = number.format(pairs);
     byId("pages-value").textContent = number.format(pages);
-    byId("pairs-note").textContent = difference(pairs, pairsIn(start.low, start.high)) || `${percent.format(total ? pairs / total : 0)} of ${number.format(total)}`;
-    byId("pages-note").textContent = difference(pages, pagesIn(start.low, start.high)) || `of ${number.format(data.pages)} with candidates`;
+    byId("pairs-note").textContent = difference(pairs, data.kept) || `${percent.format(total ? pairs / total : 0)} of ${number.format(total)}`;
+    byId("pages-note").textContent = difference(pages, data.kept_pages) || `of ${number.format(data.pages)} with candidates`;
     byId("reset").hidden = !moved;
-    byId("command").textContent = `${byId("command").dataset.start} --low ${shown(low)} --high ${shown(high)}`;
+    const flags = moved ? `--low ${shown(low)} --high ${shown(high)}` : `--low ${data.low} --high ${data.high}`;
+    byId("command").textContent = `${byId("command").dataset.start} ${flags}`;
     for (const name of ["low", "high"]) {
       const input = byId(name);
       input.value = band[name];
@@ -72,12 +75,8 @@
 
   const examples = data.examples;
   const RAIL = 8;
-  const nearest = (rows, similarity) =>
-    rows
-      .slice()
-      .sort((a, b) => Math.abs(a.similarity - similarity) - Math.abs(b.similarity - similarity))
-      .slice(0, RAIL)
-      .sort((a, b) => a.similarity - b.similarity);
+  const distance = (row, similarity) => Math.abs(row.similarity - similarity);
+  const nearest = (rows, similarity) => rows.slice().sort((a, b) => distance(a, similarity) - distance(b, similarity)).slice(0, RAIL);
 
   function fillRails() {
     const [low, high] = [similarityOf(band.low), similarityOf(band.high)];

@@ -1,0 +1,29 @@
+"""Crawls by seed: WARC files of generated photos and their pages, compressed record by record."""
+
+import io
+from pathlib import Path
+
+from decode import generated
+from warcio.statusandheaders import StatusAndHeaders
+from warcio.warcwriter import WARCWriter
+
+PER_PAGE = 8
+
+
+def photo_crawl(path: Path, *, images: int, megapixels: float) -> None:
+    """Writes a crawl of JPEGs that differ, 8 a page."""
+    with path.open("wb") as file:
+        writer = WARCWriter(file, gzip=True)
+        for number, body in enumerate(generated(megapixels, images)):
+            url = f"https://images.example.org/{number}.jpg"
+            if number % PER_PAGE == 0:
+                names = (f"https://images.example.org/{n}.jpg" for n in range(number, min(number + PER_PAGE, images)))
+                html = "".join(f'<p><img src="{name}" alt="a photo"></p>' for name in names)
+                _write(writer, f"https://www.example.org/{number}.html", "text/html", html.encode())
+            _write(writer, url, "image/jpeg", body)
+
+
+def _write(writer: WARCWriter, url: str, content_type: str, body: bytes) -> None:
+    http = StatusAndHeaders("200 OK", [("Content-Type", content_type), ("Content-Length", str(len(body)))], protocol="HTTP/1.1")
+    dated = {"WARC-Date": "2025-03-02T10:00:00Z"}
+    writer.write_record(writer.create_warc_record(url, "response", io.BytesIO(body), len(body), warc_headers_dict=dated, http_headers=http))

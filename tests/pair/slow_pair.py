@@ -1,0 +1,217 @@
+"""Stage pair once more, row by row in plain Python: what the product must agree with."""
+
+import itertools
+from collections import Counter
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from small_crawl import HIGH, LOW, SIZE_PX, Crawl, Row
+
+from pagepairs.config import PairConfig
+from pagepairs.keys import mix, pair_id, text_key
+from pagepairs.urls import episode_page, host_of, url_key
+
+NEVER = -(10**30)  # a time that is not known lies before all others
+
+
+def slow_mix(*values: int) -> int:
+    return int(mix(*(np.array([value], np.uint64) for value in values))[0])
+
+
+def prefix(key: str) -> int:
+    return int(key[:16], 16)
+
+
+def closure(aliases: list[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Walks at most five hops from each URL."""
+    reached, ends = set(), {(url, url) for url, _ in aliases}
+    for _ in range(5):
+        ends = {(start, target) for start, end in ends for url, target in aliases if url == end}
+        reached |= ends
+    return {pair for pair in reached if pair[0] != pair[1]}
+
+
+def canonical(images: list[Row]) -> list[Row]:
+    """Adds to every capture the image that stands for it, and the verdict over its group."""
+    found = []
+    for row in images:
+        group = [other for other in images if other["phash"] == row["phash"]]
+        best = min(group, key=lambda r: (-r["width"] * r["height"], -r["bytes"], r["image_id"], r["source"], r["offset"], r["url_key"]))
+        verdict = row["reason"] or ("copy_removed" if any(other["reason"] for other in group) else "")
+        found.append(row | {"best": best, "verdict": verdict, "pixels": row["width"] * row["height"]})
+    return found
+
+
+def follow(link: Row, crawl: Crawl, captures: list[Row], aliases: set[tuple[str, str]], config: PairConfig) -> list[Row]:
+    """All alternatives that one link stands for, each with what it leads to."""
+    rows = []
+    targets = {target for _, target in aliases}
+    for key in [link["url_key"], *sorted(target for url, target in aliases if url == link["url_key"])]:
+        there = [c for c in captures if c["url_key"] == key or (c["digest_key"] == key and key in targets)]
+        distance = {id(c): abs(_time(c["time"]) - _time(link["page_time"])) for c in there}
+        best = min(there, key=lambda c: (distance[id(c)], c["image_id"]), default=None)
+        dropped = sorted(row["reason"] for row in crawl.rows["drops/scan"] if url_key(row["image_url"]) == key)
+        reason, detail = _verdict(best, dropped)
+        row = link | {"url_key": key, "reason": link["reason"] or reason, "detail": detail, "page_key": text_key(episode_page(link["page_url"], config.group_by))}
+        stands = best["best"] if best else dict.fromkeys(["image_id", "source", "offset", "length", "width", "height"])
+        row |= {name: stands[name] for name in ("image_id", "source", "offset", "length", "width", "height")}
+        rows.append(row | {"pixels": best["pixels"] if best else 0, "host": host_of(link["page_url"])})
+    return rows
+
+
+def _time(value: int | None) -> int:
+    return NEVER if value is None else value
+
+
+def _verdict(capture: Row | None, dropped: list[str]) -> tuple[str, str]:
+    if capture is None:
+        return ("image_dropped", dropped[0]) if dropped else ("not_in_crawl", "")
+    if capture["verdict"] in ("", "copy_removed"):
+        return capture["verdict"], ""
+    return "image_dropped", capture["verdict"]
+
+
+def appear(rows: list[Row], crawl: Crawl, config: PairConfig) -> None:
+    """Sets the reasons that depend on all appearances of an image."""
+    alive = [row for row in rows if not row["reason"]]
+    for row in alive:
+        same = [other for other in alive if other["image_id"] == row["image_id"]]
+        if min(row["width"], row["height"]) < SIZE_PX:
+            row["late"] = "smaller_than_size"
+        elif len({other["page_url"] for other in same}) > config.max_pages_per_image:
+            row["late"] = "boilerplate_pages"
+        elif len({other["host"] for other in same}) > config.max_hosts_per_image:
+            row["late"] = "boilerplate_hosts"
+        elif row["image_id"] not in crawl.vectors:
+            row["late"] = "not_embedded"
+    for row in alive:
+        row["reason"] = row.pop("late", "")
+
+
+def slowly_chosen(rows: list[Row]) -> list[Row]:
+    """One row an element, page by page."""
+    rows = [dict(row, pixels=row["pixels"] or 0) for row in rows]
+    named = {(row["page_url"], row["url_key"]) for row in rows if row["via"] != "referer"}
+    spoken = [row for row in rows if row["via"] != "referer" or (row["page_url"], row["url_key"]) not in named]
+    for reason in ("page_blocked", "page_opt_out"):
+        closed = {row["page_url"] for row in rows if row["reason"] == reason}
+        spoken = [row | {"reason": reason} if row["page_url"] in closed else row for row in spoken]
+    elements: dict[tuple[Any, ...], list[Row]] = {}
+    for row in spoken:
+        elements.setdefault((row["page_key"], row["page_url"], row["capture"], row["position"]), []).append(row)
+
+    def rank(row: Row) -> tuple[Any, ...]:
+        missing, unknown = row["reason"] != "", row["reason"] == "not_in_crawl"
+        # No id sorts behind all ids.
+        return missing, unknown, -row["pixels"], row["image_id"] or "~", row["image_url"], row["via"], row["reason"], row["detail"], row["alt"]
+
+    return [min(elements[key], key=rank) for key in sorted(elements)]
+
+
+def set_episode_reasons(references: list[Row], config: PairConfig) -> None:
+    """Sets the reasons that depend on the page."""
+    pages: dict[str, list[Row]] = {}
+    for row in references:
+        if not row["reason"]:
+            pages.setdefault(row["page_key"], []).append(row)
+    for members in pages.values():
+        seen: set[str] = set()
+        for row in members:
+            row["reason"] = "duplicate_on_page" if row["image_id"] in seen else ""
+            seen.add(row["image_id"])
+        alone = [row for row in members if not row["reason"]]
+        if len(alone) == 1:
+            alone[0]["reason"] = "single_image"
+
+
+def set_page_cap(rows: list[Row], config: PairConfig) -> None:
+    """Samples the images of pages that offer too many, before alternatives and repeats are reduced."""
+    pages: dict[str, set[str]] = {}
+    for row in rows:
+        if not row["reason"]:
+            pages.setdefault(row["page_key"], set()).add(row["image_id"])
+    kept = {
+        (page, name)
+        for page, ids in pages.items()
+        for name in sorted(ids, key=lambda name: slow_mix(config.seed, prefix(page), prefix(name)))[: config.max_images_per_page]
+    }
+    for row in rows:
+        if not row["reason"] and (row["page_key"], row["image_id"]) not in kept:
+            row["reason"] = "page_cap"
+
+
+def similarity(a: np.ndarray, b: np.ndarray) -> np.float32:
+    """The exact cosine, rounded once."""
+    return np.float32(float(sum((Fraction(float(x)) * Fraction(float(y)) for x, y in zip(a, b, strict=True)), Fraction(0))))
+
+
+def candidates_of(page: str, members: list[Row], crawl: Crawl, config: PairConfig, low: float, high: float) -> list[Row]:
+    """Samples pairs of one page and scores them."""
+    members = sorted(members, key=lambda row: row["image_id"])
+    keyed = []
+    for a, b in itertools.combinations(members, 2):
+        ends = sorted([prefix(a["image_id"]), prefix(b["image_id"])])
+        keyed.append((slow_mix(config.seed, prefix(page), *ends), a, b))
+    rows = []
+    for _, a, b in sorted(keyed, key=lambda entry: entry[0])[: config.pairs_per_episode]:
+        value = similarity(crawl.vectors[a["image_id"]], crawl.vectors[b["image_id"]])
+        reason = "below_low" if value < np.float32(low) else "above_high" if value > np.float32(high) else ""
+        row = {"page_url": episode_page(a["page_url"], config.group_by), "page_key": page, "similarity": float(value), "reason": reason}
+        rows.append(row | {f"{side}_{name}": image[key] for side, image in (("a", a), ("b", b)) for name, key in NAMES.items()})
+    return rows
+
+
+NAMES = {"id": "image_id", "url": "image_url", "source": "source", "offset": "offset", "length": "length"}
+
+
+def pairs_of(candidates: list[Row], config: PairConfig) -> list[Row]:
+    """Keeps each pair once, and gives it its direction; marks the other pages' candidates."""
+    pairs = []
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in candidates:
+        if not row["reason"]:
+            groups.setdefault((row["a_id"], row["b_id"]), []).append(row)
+    for (a_id, b_id), group in groups.items():
+        group.sort(key=lambda row: row["page_key"])
+        for row in group[1:]:
+            row["reason"] = "on_another_page"
+        flip = slow_mix(config.seed, prefix(a_id), prefix(b_id), 1) & 1
+        for condition, target in [("ab", "ba")[flip]] + [("ba", "ab")[flip]] * (config.directions == "both"):
+            first = group[0]
+            row = {"page_url": first["page_url"], "page_count": len(group), "similarity": first["similarity"]}
+            row |= {f"{side}_{name}": first[f"{end}_{name}"] for side, end in (("condition", condition), ("target", target)) for name in NAMES}
+            pairs.append(row | {"pair_id": pair_id(row["condition_id"], row["target_id"])})
+    return sorted(pairs, key=lambda row: row["pair_id"])
+
+
+def slow_pair(crawl: Crawl, config: PairConfig, low: float = LOW, high: float = HIGH) -> dict[str, list[Row]]:
+    """Returns the rows of episodes, drops/pair, candidates and pairs."""
+    aliases = closure([(row["url_key"], row["target_key"]) for row in crawl.rows["aliases"]])
+    captures = canonical(crawl.rows["images"])
+    rows = [row for link in crawl.rows["links"] for row in follow(link, crawl, captures, aliases, config)]
+    appear(rows, crawl, config)
+    set_page_cap(rows, config)
+    references = slowly_chosen(rows)
+    set_episode_reasons(references, config)
+    pages: dict[str, list[Row]] = {}
+    for row in references:
+        if not row["reason"]:
+            pages.setdefault(row["page_key"], []).append(row)
+    candidates = [row for page, members in sorted(pages.items()) for row in candidates_of(page, members, crawl, config, low, high)]
+    pairs = pairs_of(candidates, config)
+    shown = ("image_id", "image_url", "position", "alt", "width", "height")
+    episodes = [
+        {"page_url": episode_page(members[0]["page_url"], config.group_by), "page_key": page, "images": [{name: row[name] for name in shown} for row in members]}
+        for page, members in pages.items()
+    ]
+    drops = [
+        {"stage": "pair", "reason": row["reason"], "error": False, "page_url": row["page_url"], "image_url": row["image_url"], "detail": row["detail"]}
+        for row in references
+        if row["reason"]
+    ]
+    return {"episodes": episodes, "drops/pair": drops, "candidates": candidates, "pairs": pairs}
+
+
+def reasons(rows: list[Row]) -> Counter[str]:
+    return Counter(row["reason"] for row in rows)

@@ -1,0 +1,290 @@
+"""The report of a made run: its numbers against a recount, its page against hostile texts, its bytes against themselves."""
+
+import json
+import math
+import os
+import re
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selectolax.lexbor import LexborHTMLParser
+
+from pagepairs.files import read_json, write_json
+from pagepairs.manifest import read_dataset, read_manifest
+from pagepairs.urls import host_of
+from pipeline.jobs import pipeline_options
+from pipeline.report import find_warnings, write_report
+from pipeline.report_summary import Summary
+from pipeline.report_text import address, link, plain
+from pipeline.sources import SourceMap, find_units
+
+
+def report_of(run: Any) -> dict[str, Any]:
+    report: dict[str, Any] = read_json(os.path.join(run.output, "report", "report.json"))
+    return report
+
+
+def page_of(run: Any) -> str:
+    return Path(run.output, "report", "report.html").read_text(encoding="utf-8")
+
+
+def lowest_pages(candidates: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
+    """One row a pair: that of its lowest page."""
+    lowest: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in candidates:
+        pair = (row["a_id"], row["b_id"])
+        if pair not in lowest or row["page_key"] < lowest[pair]["page_key"]:
+            lowest[pair] = row
+    return lowest
+
+
+def bin_of(similarity: float) -> int:
+    return min(199, math.floor((similarity + 1) * 100))
+
+
+def test_stages_are_the_counters_and_add_up(reported_run: Any) -> None:
+    stages = report_of(reported_run)["stages"]
+    folders = {"scan": "images", "embed": "embeddings/builtin", "pair": "episodes", "candidates": "candidates", "shard": "shards"}
+    assert set(stages) == set(folders)
+    for stage, folder in folders.items():
+        counters = read_manifest(os.path.join(reported_run.output, folder)).counters
+        assert stages[stage] == {name: counters[name] for name in ("in", "kept", "dropped", "errors")}
+        assert stages[stage]["in"] == stages[stage]["kept"] + sum(stages[stage]["dropped"].values()) + stages[stage]["errors"]
+    assert stages["scan"]["errors"] == 1
+
+
+def test_stages_equal_a_recount_of_the_datasets(reported_run: Any) -> None:
+    report, output = report_of(reported_run), reported_run.output
+    stages = report["stages"]
+    candidates = read_dataset(os.path.join(output, "candidates")).to_pylist()
+    reasons = Counter(row["reason"] for row in candidates)
+    assert stages["candidates"]["kept"] == reasons.pop("")
+    assert stages["candidates"]["dropped"] == reasons
+    assert min(reasons.values()) >= 1 and set(reasons) == {"below_low", "above_high", "on_another_page"}
+    for stage in ("scan", "embed", "pair", "shard"):
+        drops = read_dataset(os.path.join(output, "drops", stage)).to_pylist()
+        assert stages[stage]["dropped"] == Counter(row["reason"] for row in drops if not row["error"])
+        assert stages[stage]["errors"] == sum(row["error"] for row in drops)
+    assert stages["shard"]["kept"] == read_manifest(os.path.join(output, "shards")).rows
+    assert report["warnings"] == []
+
+
+def test_similarity_equals_a_recount(reported_run: Any) -> None:
+    similarity = report_of(reported_run)["similarity"]
+    bins = Counter(bin_of(row["similarity"]) for row in reported_run.candidates)
+    assert similarity["counts"] == [bins[i] for i in range(200)]
+    assert similarity["edges"] == [round(i / 100 - 1, 2) for i in range(201)]
+    assert (similarity["encoder"], similarity["low"], similarity["high"]) == ("builtin", 0.3, 0.9)
+    assert similarity["kept"] == sum(row["reason"] == "" for row in reported_run.candidates)
+
+
+def test_every_band_equals_a_recount(reported_run: Any) -> None:
+    bands = report_of(reported_run)["bands"]
+    rows = lowest_pages(reported_run.candidates).values()
+    assert bands["pages"] == len({row["page_key"] for row in rows})
+    for low in range(70, 200, 3):
+        for high in range(low + 1, 201, 4):
+            inside = [row for row in rows if low <= bin_of(row["similarity"]) < high]
+            assert sum(bands["pairs"][low:high]) == len(inside)
+            without = sum(n for i, j, n in bands["page_gaps"] if i <= low and j >= high - 1)
+            assert bands["pages"] - without == len({row["page_key"] for row in inside})
+
+
+def test_pages_images_and_hosts_equal_a_recount(reported_run: Any) -> None:
+    report = report_of(reported_run)
+    kept = Counter(row["page_key"] for row in reported_run.candidates if row["reason"] == "")
+    pages = {row["page_key"] for row in lowest_pages(reported_run.candidates).values()}
+    assert report["pages"]["pairs_per_page"] == Counter(str(kept[page]) for page in pages)
+    assert report["pages"]["images_per_page"] == Counter(str(len(row["images"])) for row in reported_run.episodes)
+    assert report["pages"]["pairs_not_sampled"] == 3
+    for size in report["images"]["sizes"]:
+        sides = [min(row["width"], row["height"]) for row in reported_run.images]
+        assert size["images"] == sum(size["first_px"] <= side <= size["last_px"] for side in sides)
+    assert sum(size["images"] for size in report["images"]["sizes"]) == len(reported_run.images)
+    assert report["images"]["formats"] == {"jpeg": len(reported_run.images)}
+    for kind, urls in (("images", [row["image_url"] for row in reported_run.images]), ("episodes", [row["page_url"] for row in reported_run.episodes])):
+        hosts = Counter(host_of(url) for url in urls)
+        assert {row["host"]: row["count"] for row in report["hosts"][kind]} == hosts
+        order = [(-row["count"], row["host"]) for row in report["hosts"][kind]]
+        assert order == sorted(order)
+
+
+def test_drops_name_their_number_and_examples(reported_run: Any) -> None:
+    drops = {(row["stage"], row["reason"]): row for row in report_of(reported_run)["drops"]}
+    assert drops["scan", "too_small"]["count"] == 40
+    assert len(drops["scan", "too_small"]["examples"]) == 6
+    known = {row["image_url"] for row in reported_run.drops if row["reason"] == "too_small"}
+    assert {row["image_url"] for row in drops["scan", "too_small"]["examples"]} < known
+    assert drops["scan", "broken_record"]["error"] is True
+    assert drops["pair", "image_dropped"]["details"] == {"too_small": 2, "animated": 1}
+    assert drops["candidates", "below_low"]["count"] == sum(row["reason"] == "below_low" for row in reported_run.candidates)
+
+
+def test_examples_are_candidates_with_their_alt_texts(reported_run: Any) -> None:
+    report = report_of(reported_run)
+    rows = {pair: row for pair, row in lowest_pages(reported_run.candidates).items()}
+    alts = {(row["page_url"], image["image_id"]): image["alt"] for row in reported_run.episodes for image in row["images"]}
+    assert {bin_of(row["similarity"]) for row in report["examples"]} == {bin_of(row["similarity"]) for row in rows.values()}
+    for example in report["examples"]:
+        row = rows[example["a_id"], example["b_id"]]
+        assert {name: example[name] for name in ("page_url", "similarity", "reason")} == {name: row[name] for name in ("page_url", "similarity", "reason")}
+        assert example["a_alt"] == alts[row["page_url"], row["a_id"]]
+        assert example["b_alt"] == alts[row["page_url"], row["b_id"]]
+
+
+def test_page_loads_nothing(reported_run: Any) -> None:
+    html = page_of(reported_run)
+    page = LexborHTMLParser(html)
+    for node in page.css("[src], [srcset], [data], [poster], link, iframe, object, embed, base, form"):
+        pytest.fail(f"the page refers to a resource: {node.html}")
+    assert "url(" not in page.css_first("style").text()
+    assert "@import" not in page.css_first("style").text()
+    policy = page.css_first("meta[http-equiv=Content-Security-Policy]").attributes["content"]
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    assert len(html) < 15_000_000
+
+
+def test_hostile_texts_stay_text(reported_run: Any) -> None:
+    html = page_of(reported_run)
+    page = LexborHTMLParser(html)
+    assert len(page.css("script")) == 3
+    assert [node.attributes.get("id") for node in page.css("script[type='application/json']")] == ["data"]
+    for node in page.css("*"):
+        assert not [name for name in node.attributes if name.startswith("on")], node.html
+    assert not page.css("svg, img")
+    links = [node.attributes.get("href") or "" for node in page.css("a[href]")]
+    assert all(re.match(r"https?://|#", href) for href in links)
+    text = page.css_first("#drops").text()
+    assert 'evil.example/"><script>alert(1)</script>' in text
+    assert "javascript:alert(4)" in text
+    assert "49" not in text  # no template is evaluated
+    assert not re.search("[\u202a-\u202e\u2066-\u2069\x1b]", text)
+
+
+def test_data_survives_hostile_texts(reported_run: Any) -> None:
+    data = json.loads(LexborHTMLParser(page_of(reported_run)).css_first("#data").text())
+    assert len(data["examples"]) == len(report_of(reported_run)["examples"])
+    assert any("</script><script>alert(2)</script>" in row["a_text"] + row["b_text"] for row in data["examples"])
+    assert all(picture[0].startswith("data:image/webp;base64,") for picture in data["thumbnails"].values())
+
+
+def test_same_input_gives_the_same_bytes(made_run: Any) -> None:
+    made_run.write_report()
+    first = {name: Path(made_run.output, "report", name).read_bytes() for name in ("report.html", "report.json")}
+    value = read_json(os.path.join(made_run.output, "candidates", "manifest.json"))
+    value["files"].reverse()
+    write_json(os.path.join(made_run.output, "candidates", "manifest.json"), value)
+    made_run.write_report()
+    assert {name: Path(made_run.output, "report", name).read_bytes() for name in first} == first
+
+
+def test_a_missing_crawl_gives_reasons_for_thumbnails(made_run: Any) -> None:
+    def locate(source: str) -> str:
+        return os.path.join(made_run.crawl, source)
+
+    shutil.rmtree(os.path.join(made_run.crawl, "p0"))
+    write_report(made_run.output, locate=locate, pipeline_options=pipeline_options((), 1))
+    thumbnails = json.loads(LexborHTMLParser(page_of(made_run)).css_first("#data").text())["thumbnails"]
+    gone = {row["image_id"] for row in made_run.images if row["source"].startswith("p0/")}
+    assert {image_id for image_id, picture in thumbnails.items() if picture == ["", "source_changed"]} == gone & set(thumbnails)
+
+
+def test_two_workers_give_the_same_bytes(made_run: Any) -> None:
+    pages = []
+    for workers in (1, 2):
+        locate = SourceMap(find_units((made_run.crawl,)), made_run.output)
+        path = write_report(made_run.output, locate=locate, pipeline_options=pipeline_options((), workers))
+        pages.append(Path(path).read_bytes())
+    assert pages[0] == pages[1]
+
+
+def test_an_empty_run_says_so(made_run: Any) -> None:
+    nothing = {"in": 0, "kept": 0, "dropped": {}, "errors": 0}
+    for folder, _, names in os.walk(made_run.output):
+        if "manifest.json" in names:
+            path = os.path.join(folder, "manifest.json")
+            manifest = read_json(path)
+            counters = manifest["counters"]
+            if "histogram" in counters:
+                counters["histogram"]["counts"] = [0] * 200
+            write_json(path, manifest | {"files": [], "rows": 0, "counters": counters | nothing if counters else {}})
+    made_run.write_report()
+    report = report_of(made_run)
+    assert report["warnings"] == ["The input holds no image."]
+    assert report["similarity"]["counts"] == [0] * 200
+    assert report["examples"] == report["drops"] == []
+    page = LexborHTMLParser(page_of(made_run))
+    assert page.css_first("h1").text() == "0 pairs from 0 pages"
+    assert "no page holds two images" in page.css_first("#similarity").text()
+    assert json.loads(page.css_first("#data").text())["charts"] == {}
+
+
+def counted(kept: int, dropped: dict[str, int], errors: int = 0) -> dict[str, Any]:
+    return {"in": kept + sum(dropped.values()) + errors, "kept": kept, "dropped": dropped, "errors": errors}
+
+
+@pytest.mark.parametrize(
+    ("counts", "warnings"),
+    [
+        (counted(5, {"too_small": 95}), []),
+        (counted(4, {"too_small": 96}), ["scan: too_small drops 96 of 100 records (96.0%): is its setting right for this crawl?"]),
+        (counted(0, {"too_small": 9, "aspect": 1}), ["scan keeps nothing of 10 records."]),
+        (counted(9, {"too_small": 1}) | {"in": 11}, ["scan: 11 records came in, but kept, dropped and errors add up to another number."]),
+    ],
+)
+def test_warnings(counts: dict[str, Any], warnings: list[str]) -> None:
+    ledger = Counter({f"drop/scan/{reason}": count for reason, count in counts["dropped"].items()})
+    assert find_warnings({"scan": counts}, Summary(counts={"ledger": ledger})) == warnings
+
+
+def test_a_ledger_that_differs_is_a_warning() -> None:
+    summary = Summary(counts={"ledger": Counter({"drop/scan/aspect": 2, "error/scan/broken_record": 1})})
+    assert find_warnings({"scan": counted(9, {"aspect": 3}, errors=1)}, summary) == [
+        "scan: the counters say that aspect dropped 3 records, the ledger holds 2."
+    ]
+
+
+def test_warnings_stand_on_top_of_the_page(made_run: Any) -> None:
+    path = os.path.join(made_run.output, "shards", "manifest.json")
+    manifest = read_json(path)
+    pairs = manifest["counters"]["in"]
+    manifest["counters"] |= {"kept": 0, "dropped": {"source_changed": pairs}}
+    write_json(path, manifest)
+    made_run.write_report()
+    warnings = LexborHTMLParser(page_of(made_run)).css_first("main > .warnings").text()
+    assert f"shard keeps nothing of {pairs} records." in warnings
+    assert f"source_changed drops {pairs} of {pairs} records (100.0%)" in warnings
+
+
+def test_an_incomplete_run_is_one_sentence(made_run: Any) -> None:
+    os.unlink(os.path.join(made_run.output, "shards", "manifest.json"))
+    with pytest.raises(ValueError, match="shards has no manifest.json"):
+        made_run.write_report()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("a\u202eb", "a\ufffdb"), ("\x1b[31m", "\ufffd[31m"), ("line\nbreak", "line\ufffdbreak"), (None, ""), ("咖啡 & <b>", "咖啡 & <b>")],
+)
+def test_plain_shows_invisible_characters(text: str | None, shown: str) -> None:
+    assert plain(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("url", "shown", "target"),
+    [
+        ("https://a.example/%E8%8F%9C", "a.example/菜", "https://a.example/%E8%8F%9C"),
+        ("javascript:alert(1)", "javascript:alert(1)", ""),
+        ("data:text/html,x", "data:text/html,x", ""),
+        ("http://[", "[", ""),
+        ("https://a.example/%E2%80%AEb", "a.example/\ufffdb", "https://a.example/%E2%80%AEb"),
+        (None, "", ""),
+    ],
+)
+def test_addresses(url: str | None, shown: str, target: str) -> None:
+    assert address(url) == shown
+    assert link(url) == target
