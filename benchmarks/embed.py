@@ -2,8 +2,8 @@
 
     python benchmarks/embed.py [--encoder builtin|dinov2-small|tflite:PATH] [--images 64] [--threads 2]
 
-Preprocessing runs in threads while the network works on the batch before, as in the embed stage. dinov2-* run with random weights: they take the
-same time. Images are random, 1.6 megapixels, decoded beforehand.
+Preprocessing runs in threads while the network works on the batch before, as in the embed stage. dinov2-* run with random weights:
+they take the same time. Images are random, 1.6 megapixels, decoded beforehand.
 """
 
 import argparse
@@ -19,7 +19,6 @@ from encoders import Encoder, load_encoder
 
 BATCH = 16
 REPEATS = 5
-MIB = 2**20
 
 
 def load(spec: str, threads: int) -> Encoder:
@@ -74,9 +73,7 @@ def main() -> None:
         }
         # Taken in turns, so that a busy moment of the machine meets them all.
         rounds = [{name: len(images) / seconds(work) for name, work in works.items()} for _ in range(REPEATS)]
-    print(
-        f"{encoder.name}, {len(images)} images of 1.6 megapixels, {arguments.threads} threads, {REPEATS} repeats, images/s: median (min, max)"
-    )
+    print(f"{encoder.name}: {len(images)} images, {arguments.threads} threads; images/s, median of {REPEATS} (min, max)")
     for name in works:
         rates = [rates[name] for rates in rounds]
         print(f"{name:>17}: {statistics.median(rates):7.1f} ({min(rates):.1f}, {max(rates):.1f})")

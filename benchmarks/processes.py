@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import re
 import resource
 import statistics
@@ -24,6 +25,11 @@ class Measured:
     peak_mib: float
 
 
+def conditions(repeats: int) -> str:
+    """Returns the line that stands above the figures."""
+    return f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; medians of {repeats} (lowest-highest)"
+
+
 def pin(cores: int) -> None:
     """Confines this process, its threads and its children to so many cores."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
@@ -38,7 +44,7 @@ def resident_mib(name: str) -> float:
 
 @contextmanager
 def measured() -> Iterator[None]:
-    """Measures the block and prints the result for `in_turn`; processor time is that of this process and of the children it has waited for."""
+    """Measures the block and prints the result for `in_turn`; processor time counts the children that were waited for."""
     before_mib = resident_mib("VmRSS")
     started, started_cpu = time.perf_counter(), _cpu_s()
     yield
@@ -64,7 +70,7 @@ def in_turn(script: str, sides: Iterable[str], arguments: list[str], repeats: in
 
 def median(runs: list[Measured], name: str) -> float:
     """Returns the median of one figure."""
-    return statistics.median(getattr(run, name) for run in runs)
+    return float(statistics.median(getattr(run, name) for run in runs))
 
 
 def ratio(above: list[Measured], below: list[Measured], name: str) -> str:

@@ -1,18 +1,16 @@
-"""The whole job, `pagepairs run`: images a second, the share of each stage, and the peak RSS of all its processes.
+r"""The whole job, `pagepairs run`: images a second, the share of each stage, and the peak RSS of all its processes.
 
-    python benchmarks/run.py                                                           # a generated crawl, encoder builtin
-    python benchmarks/run.py --input ../shared/data/howtocook.warc.gz \\
+    python benchmarks/run.py
+    python benchmarks/run.py --input ../shared/data/howtocook.warc.gz \
         --encoder tflite:../shared/data/encoder_mobilenet/tf2_mobilenet_v2_1.0_224_ptq.tflite --low 0.3 --high 0.9
 
-Without --input it takes howtocook and its network where they lie in ../shared/data, else the crawl of examples/make_crawl.py. RSS counts memory that
-processes share once for each of them, so the sum is an upper bound.
+Without flags it takes howtocook and its network where they lie in ../shared/data, else the crawl of examples/make_crawl.py. Memory that
+processes share counts once for each of them, so the peak is an upper bound.
 """
 
 import argparse
 import contextlib
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -22,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from processes import conditions
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
@@ -87,16 +86,17 @@ def main() -> None:
     args, flags = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as folder:
         flags = flags or default_flags(Path(folder))
-        print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; medians of {args.repeats} (lowest-highest)")
+        print(conditions(args.repeats))
         print(f"pagepairs run {' '.join(flags)}", flush=True)
         runs = [run_once(flags) for _ in range(args.repeats)]
     walls = [run.wall_s for run in runs]
     start_s = statistics.median(run.wall_s - sum(run.stages_s.values()) for run in runs)
     wall_s = statistics.median(walls)
-    print(f"{runs[0].images} images, {runs[0].pairs} pairs, {wall_s:.1f} s ({min(walls):.1f}-{max(walls):.1f}), {runs[0].images / wall_s:.1f} images/s")
+    images = runs[0].images
+    print(f"{images} images, {runs[0].pairs} pairs, {wall_s:.1f} s ({min(walls):.1f}-{max(walls):.1f}), {images / wall_s:.1f} images/s")
     for stage in STAGES:
         seconds = statistics.median(run.stages_s[stage] for run in runs)
-        print(f"  {stage:<8}{seconds:6.1f} s {seconds / wall_s:5.0%} {runs[0].images / seconds:8.1f} images/s")
+        print(f"  {stage:<8}{seconds:6.1f} s {seconds / wall_s:5.0%} {images / seconds:8.1f} images/s")
     print(f"  start   {start_s:6.1f} s {start_s / wall_s:5.0%}")
     print(f"peak RSS of all processes {max(run.peak_gib for run in runs):.2f} GiB")
 

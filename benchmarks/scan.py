@@ -3,23 +3,23 @@
     python benchmarks/scan.py                                   # generated JPEGs of 1, 1.6 and 2 megapixels
     python benchmarks/scan.py ../shared/data/howtocook.warc.gz  # JPEGs of a real crawl instead
 
-The bare loop reads the same WARC with fastwarc and calls the same decoder, resize, hashes and sha256 on each JPEG; it keeps nothing and writes nothing.
-Each measurement runs in a process of its own, in turn with the others. One thread is confined to one core, because reading the archive has a thread besides.
-"bare x 2" is two processes of the bare loop at once, one a core: what this machine gives two of anything.
+The bare loop reads the same WARC with fastwarc and calls the same decoder, resize, hashes and sha256 on each JPEG; it keeps nothing and
+writes nothing. Each measurement runs in a process of its own, in turn with the others. One thread is confined to one core, because
+reading the archive has a thread besides. "bare x 2" is two bare loops at once, one a core: what this machine gives two of anything.
 """
 
 import argparse
 import multiprocessing
 import os
-import platform
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
-from decode import bare
+from decode import bare as bare_look
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 from inputs import photo_crawl
-from processes import Measured, in_turn, measured, median, pin, ratio
+from processes import conditions, in_turn, measured, median, pin, ratio
 
 from pagepairs.config import ScanConfig
 from pipeline.jobs import Journal, pipeline_options, run_tasks
@@ -37,7 +37,7 @@ def bare_scan(path: str) -> int:
         for record in ArchiveIterator(file, record_types=WarcRecordType.response):
             body = record.reader.read()
             if body.startswith(b"\xff\xd8\xff"):
-                bare(body)
+                bare_look(body)
                 images += 1
     return images
 
@@ -94,11 +94,11 @@ def report_threads(title: str, path: Path, repeats: int) -> None:
     """Prints one line an input."""
     images = bare_scan(str(path))
     runs = in_turn(__file__, SIDES, [str(path)], repeats)
-    one, two = runs["1 thread"], runs["2 threads"]
-    doubled = [Measured(**(vars(run) | {"wall_s": run.wall_s / 2})) for run in runs["bare x 2"]]
-    rates = "".join(f"{images / median(runs[side], 'cpu_s'):9.0f}" for side in ("bare", "1 thread"))
-    ratios = (ratio(runs["bare"], one, "cpu_s"), ratio(runs["bare"], one, "wall_s"), ratio(one, two, "wall_s"), ratio(runs["bare"], doubled, "wall_s"))
-    print(f"{title:28}{images:5}{rates}  " + "".join(f"{text:18}" for text in ratios), flush=True)
+    bare, one, two = runs["bare"], runs["1 thread"], runs["2 threads"]
+    doubled = [replace(run, wall_s=run.wall_s / 2) for run in runs["bare x 2"]]
+    rates = "".join(f"{images / median(side, 'cpu_s'):9.0f}" for side in (bare, one))
+    ratios = [ratio(bare, one, "cpu_s"), ratio(bare, one, "wall_s"), ratio(one, two, "wall_s"), ratio(bare, doubled, "wall_s")]
+    print(f"{title:28}{images:6}{rates}  " + "".join(f"{text:20}" for text in ratios), flush=True)
 
 
 def report_memory(small: Path, large: Path) -> None:
@@ -108,7 +108,7 @@ def report_memory(small: Path, large: Path) -> None:
 
 
 def report_workers(units: int, crawl: Path, images: int, repeats: int) -> None:
-    """Prints how two workers compare with one: on a folder of copies of the crawl, and with the start, measured on one small crawl, taken off."""
+    """Prints how two workers compare with one on copies of the crawl, with and without the start, which a crawl of one image shows."""
     with tempfile.TemporaryDirectory() as folder:
         full, start = Path(folder, "full"), Path(folder, "start")
         full.mkdir()
@@ -117,7 +117,8 @@ def report_workers(units: int, crawl: Path, images: int, repeats: int) -> None:
             shutil.copyfile(crawl, full / f"{number}.warc.gz")
         photo_crawl(start / "small.warc.gz", images=1, megapixels=0.1)
         runs, starts = (in_turn(__file__, ("1 worker", "2 workers"), [str(path)], repeats) for path in (full, start))
-    print(f"\n{units} units of {images} images, one thread a worker: 2 workers / 1 worker {ratio(runs['1 worker'], runs['2 workers'], 'wall_s')}")
+    whole = ratio(runs["1 worker"], runs["2 workers"], "wall_s")
+    print(f"\n{units} units of {images} images, one thread a worker: 2 workers / 1 worker {whole}")
     walls = {side: median(runs[side], "wall_s") for side in runs}
     begins = {side: median(starts[side], "wall_s") for side in starts}
     print("".join(f"  {side}: {walls[side]:.1f} s, {begins[side]:.1f} of them to start\n" for side in runs), end="")
@@ -137,8 +138,9 @@ def main() -> None:
     if args.side:
         run_side(args.side, args.warc)
         return
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; medians of {args.repeats} runs in turn (lowest-highest)")
-    print(f"{'':28}{'images':>5}{'bare/s':>8}{'scan/s':>9}  {'scan / bare, CPU':18}{'scan / bare, wall':18}{'2 threads / 1':18}{'bare x 2 / bare':18}")
+    print(conditions(args.repeats))
+    columns = ("scan / bare, CPU", "scan / bare, wall", "2 threads / 1", "bare x 2 / bare")
+    print(f"{'':28}images   bare/s   scan/s  " + "".join(f"{name:20}" for name in columns))
     if args.warc:
         report_threads(Path(args.warc).name, Path(args.warc), args.repeats)
         return

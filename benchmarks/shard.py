@@ -2,15 +2,15 @@
 
     python benchmarks/shard.py
 
-Both read the images of the same pairs by reference, decode, resize, crop, encode and write the same Parquet shard; the bare loop checks no sha256, no limits
-and no errors. Each measurement runs in a process of its own, in turn with the others; one thread is confined to one core, because reading has a thread besides.
+Both read the images of the same pairs by reference, decode, resize, crop, encode and write the same Parquet shard; the bare loop checks
+no sha256, no limits and no errors. Each measurement runs in a process of its own, in turn with the others; one thread is confined to one
+core, because reading has a thread besides.
 """
 
 import argparse
 import hashlib
 import io
 import os
-import platform
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +22,7 @@ import simplejpeg
 from fastwarc.warc import ArchiveIterator
 from inputs import PER_PAGE, photo_crawl
 from PIL import Image
-from processes import in_turn, measured, median, pin, ratio
+from processes import conditions, in_turn, measured, median, pin, ratio
 
 from pagepairs.config import ScanConfig, ShardConfig
 from pagepairs.keys import pair_id
@@ -37,7 +37,7 @@ SIZE_PX, QUALITY = 256, 95
 
 
 def pairs_of(crawl: str) -> pa.Table:
-    """Returns neighbours of a page as pairs, each image once as condition and once as target, as most images of a crawl stand in more than one pair."""
+    """Returns neighbours on a page as pairs: each image once as condition and once as target."""
     images = [record for record in read_unit(find_units((crawl,))[0]) if isinstance(record, ImageRecord)]
     pages = [images[start : start + PER_PAGE] for start in range(0, len(images), PER_PAGE)]
     rows = [_pair(a, b) for page in pages for a, b in zip(page, page[1:] + page[:1], strict=True)]
@@ -67,7 +67,8 @@ def run_bare(pairs: pa.Table, crawl: str, output: str) -> None:
             left, top = (size[0] - SIZE_PX) // 2, (size[1] - SIZE_PX) // 2
             square = np.array(image.crop((left, top, left + SIZE_PX, top + SIZE_PX)))
             made[image_id] = simplejpeg.encode_jpeg(square, quality=QUALITY, colorspace="RGB", colorsubsampling="444")
-    pq.write_table(_with_images(pairs, made), os.path.join(output, "shard.parquet"), row_group_size=256, compression="none", use_dictionary=False)
+    shard = _with_images(pairs, made)
+    pq.write_table(shard, os.path.join(output, "shard.parquet"), row_group_size=256, compression="none", use_dictionary=False)
 
 
 def run_ours(pairs: pa.Table, crawl: str, output: str, threads: int) -> None:
@@ -110,9 +111,9 @@ def report(megapixels: float, images: int, repeats: int) -> None:
         runs = in_turn(__file__, SIDES, [str(crawl)], repeats)
     bare, one, two = (runs[side] for side in SIDES)
     rates = "".join(f"{images / median(side, 'cpu_s'):9.0f}" for side in (bare, one))
-    growth = max(run.peak_mib - run.before_mib for run in one)
-    ratios = (ratio(bare, one, "cpu_s"), ratio(bare, one, "wall_s"), ratio(one, two, "wall_s"))
-    print(f"{megapixels:10}{images:8}{rates}  " + "".join(f"{text:20}" for text in ratios) + f"{max(run.peak_mib for run in one):9.0f}{growth:10.0f}", flush=True)
+    ratios = "".join(f"{text:20}" for text in (ratio(bare, one, "cpu_s"), ratio(bare, one, "wall_s"), ratio(one, two, "wall_s")))
+    peak, growth = max(run.peak_mib for run in one), max(run.peak_mib - run.before_mib for run in one)
+    print(f"{megapixels:10}{images:8}{rates}  {ratios}{peak:9.0f}{growth:10.0f}", flush=True)
 
 
 def main() -> None:
@@ -127,7 +128,7 @@ def main() -> None:
     if args.side:
         run_side(args.side, args.crawl)
         return
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; medians of {args.repeats} runs in turn (lowest-highest)")
+    print(conditions(args.repeats))
     columns = "".join(f"{name:20}" for name in ("shard / bare, CPU", "shard / bare, wall", "2 threads / 1"))
     print(f"megapixels   pairs   bare/s  shard/s  {columns} peak MiB  of shard")
     for megapixels in args.megapixels:

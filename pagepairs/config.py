@@ -1,11 +1,7 @@
 """The settings of the pipeline: one frozen dataclass a stage, checked when made, written to config.json before work begins."""
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
-
-import tyro
-
-_Hidden = tyro.conf.Suppress
+from typing import Literal
 
 
 def _require(good: bool, name: str, value: object, remedy: str) -> None:
@@ -149,4 +145,5 @@ class Config:
     pair: PairConfig = field(default_factory=PairConfig)
     shard: ShardConfig = field(default_factory=ShardConfig)
     run: RunConfig = field(default_factory=RunConfig)
-    beam_args: Annotated[tuple[str, ...], _Hidden] = ()
+    beam_args: tuple[str, ...] = ()
+    """Flags of Apache Beam, passed on as they are."""

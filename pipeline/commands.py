@@ -27,13 +27,18 @@ _GROUPS = {
     "shard": ("shard", "run"),
     "report": ("run",),
 }
-_OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
+_INPUT_ERRORS = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EIO)
+_OUTPUT_ERRORS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM),
+    *(errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.EIO),
+)
 _EPILOG = "Flags of Apache Beam (--runner, --project, --flink_master, ...) are passed on. --config FILE takes the settings of a config.json."
 
 
 def main(command: str, argv: Sequence[str]) -> int:
     """Runs a subcommand; returns 0, or 2 for a wrong setting, 3 for an unusable input, 4 for an output that cannot be written, 5 for no pairs."""
-    logging.getLogger("apache_beam").setLevel(logging.ERROR)
+    # Beam logs a worker's error with its traceback before it raises it.
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     try:
         config = parse(command, argv)
     except ValueError as error:
@@ -53,10 +58,10 @@ def main(command: str, argv: Sequence[str]) -> int:
     except ValueError as error:
         return _fail(error, EXIT_SETTING)
     except (OSError, RuntimeError) as error:
-        code = _output_error(error)
-        if code is None:
+        found = _file_error(error, config.run.output)
+        if found is None:
             raise
-        return _fail(f"--output {config.run.output}: {os.strerror(code)}; finished files are whole, the same command goes on from them", EXIT_OUTPUT)
+        return _fail(*found)
     return 0
 
 
@@ -65,12 +70,16 @@ def _fail(error: object, code: int) -> int:
     return code
 
 
-def _output_error(error: Exception) -> int | None:
-    """Returns the error number if the output could not be written; Beam hands on a worker's error as text."""
-    if isinstance(error, OSError):
-        return error.errno if error.errno in _OUTPUT_ERRORS else None
-    found = re.findall(r"\[Errno (\d+)\]", str(error))
-    return next((int(number) for number in found if int(number) in _OUTPUT_ERRORS), None)
+def _file_error(error: Exception, output: str) -> tuple[str, int] | None:
+    """Returns sentence and exit code if a file could not be read or written; Beam hands on a worker's error as text."""
+    found = re.findall(r"\[Errno (\d+)\] [^:\n]*(?:: '([^'\n]+)')?", str(error))
+    if not found:
+        return None
+    number, path, output = int(found[-1][0]), os.path.abspath(found[-1][1] or output), os.path.abspath(output)
+    if os.path.commonpath([path, output]) in (path, output):  # the output, something in it, or a folder above that could not be made
+        sentence = f"--output {output}: {os.strerror(number)}; finished files are whole, the same command goes on from them"
+        return (sentence, EXIT_OUTPUT) if number in _OUTPUT_ERRORS else None
+    return (f"{path}: {os.strerror(number)}", EXIT_INPUT) if number in _INPUT_ERRORS else None
 
 
 def parse(command: str, argv: Sequence[str]) -> Config:
@@ -85,12 +94,12 @@ def parse(command: str, argv: Sequence[str]) -> Config:
     argv, file = _take(_join_inputs(argv), "--config")
     default = Config()
     if file is not None:
-        default = config_from_json(read_json(file))
+        default = _read_config(file)
     elif command != "run":
         _, output = _take(argv, "--output")
         path = os.path.join(output or "", "config.json")
         if output and os.path.exists(path):
-            default = config_from_json(read_json(path))
+            default = _read_config(path)
     groups = _GROUPS[command]
     kinds = typing.get_type_hints(Config)
     flags = dataclasses.make_dataclass("Flags", [(name, kinds[name]) for name in groups], frozen=True)
@@ -112,6 +121,15 @@ def parse(command: str, argv: Sequence[str]) -> Config:
     return config
 
 
+def _read_config(path: str) -> Config:
+    try:
+        return config_from_json(read_json(path))
+    except OSError as error:
+        raise ValueError(f"--config {path}: {error.strerror}") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"--config {path} is no config.json of pagepairs: {error}") from error
+
+
 def config_from_json(value: dict[str, Any]) -> Config:
     """Returns the configuration that a config.json holds.
 
@@ -127,7 +145,7 @@ def config_from_json(value: dict[str, Any]) -> Config:
         known = {field.name for field in dataclasses.fields(kinds[name])} if name in kinds else set()
         unknown = set(settings) - known
         if unknown or name not in kinds:
-            raise ValueError(f"--config: no such setting: {', '.join(sorted(f'{name}.{key}' for key in unknown)) or name}")
+            raise ValueError(f"no such setting: {', '.join(sorted(f'{name}.{key}' for key in unknown)) or name}")
         groups[name] = kinds[name](**{key: tuple(entry) if isinstance(entry, list) else entry for key, entry in settings.items()})
     return Config(**groups)
 

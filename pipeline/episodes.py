@@ -14,7 +14,8 @@ _CHUNK_NUMBERS = 8_000_000
 
 def codes_of(column: pa.ChunkedArray) -> np.ndarray:
     """Returns an int64 code for each value, equal for equal values."""
-    return pc.index_in(column, column.unique()).to_numpy().astype(np.int64)
+    codes: np.ndarray = pc.index_in(column, column.unique()).to_numpy()
+    return codes.astype(np.int64)
 
 
 def bottom_k(codes: np.ndarray, hashes: np.ndarray, k: int) -> np.ndarray:
@@ -66,12 +67,33 @@ def choose_references(rows: pa.Table) -> pa.Table:
     return rows.filter(pa.array(first)).drop_columns(["missing", "unknown"])
 
 
-def episode_reasons(references: pa.Table, *, max_images: int, seed: int) -> pa.Array:
-    """Returns the reason of each reference: its own, or duplicate_on_page, page_cap, single_image; "" stands in an episode.
+def cap_pages(rows: pa.Table, *, max_images: int, seed: int) -> pa.Table:
+    """Gives the reason page_cap to the images that the sample of a page leaves out.
+
+    The sample is a keyed bottom-k of all images that a page offers, alternatives too: each part of the images can take it by itself, before
+    anyone knows which alternative an element will choose.
+
+    Args:
+      rows: all rows of some pages, with `reason` "" for those that lead to an image.
+      max_images: images of a page, at most.
+    """
+    offered = pc.equal(rows["reason"], "").to_numpy(zero_copy_only=False)
+    if not offered.any():
+        return rows
+    there = rows.filter(pa.array(offered))
+    page, image = codes_of(there["page_key"]), codes_of(there["image_id"])
+    _, first, distinct = np.unique(page * (image.max() + 1) + image, return_index=True, return_inverse=True)
+    sampled = bottom_k(page[first], page_image_hash(there.take(pa.array(first)), seed), max_images)
+    capped = offered.copy()
+    capped[offered] = ~sampled[distinct]
+    return rows.set_column(rows.schema.get_field_index("reason"), "reason", pc.if_else(pa.array(capped), "page_cap", rows["reason"]))
+
+
+def episode_reasons(references: pa.Table) -> pa.Array:
+    """Returns the reason of each reference: its own, or duplicate_on_page, single_image; "" stands in an episode.
 
     Args:
       references: rows of `choose_references`, of whole pages.
-      max_images: images of an episode, at most; the sample is a keyed bottom-k.
     """
     reasons = references["reason"].to_numpy(zero_copy_only=False).astype(object)
     kept = np.flatnonzero(reasons == "")
@@ -84,10 +106,6 @@ def episode_reasons(references: pa.Table, *, max_images: int, seed: int) -> pa.A
     alone[first] = True
     reasons[kept[~alone]] = "duplicate_on_page"
     kept, page = kept[alone], page[alone]
-    members = references.take(pa.array(kept))
-    sampled = bottom_k(page, page_image_hash(members, seed), max_images)
-    reasons[kept[~sampled]] = "page_cap"
-    kept, page = kept[sampled], page[sampled]
     reasons[kept[np.bincount(page, minlength=1)[page] < 2]] = "single_image"
     return pa.array(reasons, pa.string())
 

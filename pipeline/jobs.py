@@ -52,6 +52,13 @@ class Journal:
         files = {dataset: [file.as_json() for file in infos] for dataset, infos in outcome.files.items()}
         write_json(self._path(task), {"files": files, "counters": outcome.counters})
 
+    def forget_others(self, tasks: Iterable[str]) -> None:
+        """Forgets all finished tasks but these: the files of tasks that a run does not name are deleted or written over."""
+        keep = {f"{task}.json" for task in tasks}
+        for entry in list(os.scandir(self.folder)) if os.path.isdir(self.folder) else []:
+            if entry.name not in keep:
+                os.unlink(entry.path)
+
     def read(self, task: str) -> Outcome:
         """Returns what a finished task left behind."""
         value = read_json(self._path(task))

@@ -33,7 +33,7 @@ from pagepairs.keys import mix, order_by_part, pair_id, prefix64, text_key
 from pagepairs.manifest import Manifest, dataset_files
 from pagepairs.records import CANDIDATES, DROPS, EPISODES, IMAGES, PAIRS, SCHEMA_VERSION
 from pagepairs.urls import episode_page, host_of, url_key
-from pipeline.episodes import bottom_k, choose_references, codes_of, episode_reasons, page_image_hash, sample_pairs, similarities
+from pipeline.episodes import bottom_k, cap_pages, choose_references, codes_of, episode_reasons, page_image_hash, sample_pairs, similarities
 from pipeline.jobs import Journal, Outcome, Rows, count_parts, part_name, run_parts, run_tasks
 from pipeline.progress import Meter
 from pipeline.resolve import close_aliases, follow_aliases, nearest_capture, read_aliases
@@ -217,6 +217,8 @@ class _Resolve:
 
 def resolve_links(links: pa.Table, captures: pa.Table | None, dropped: pa.Table | None) -> pa.Table:
     """Returns the links as references: each with the image it leads to, or with a reason."""
+    if captures is not None:  # one image may have been captured twice at one time, with and without an opt-out
+        captures = captures.sort_by([("image_id", "ascending"), ("reason", "ascending")])
     found = np.full(links.num_rows, -1, np.int64) if captures is None else nearest_capture(links, captures)
     row = pa.array(found, mask=found < 0)
     columns: dict[str, pa.ChunkedArray] = {name: links[name] for name in _REFERENCES.names if name in links.column_names}
@@ -330,7 +332,8 @@ class _Fetch:
 def vectors_of(column: pa.ChunkedArray) -> np.ndarray:
     """Returns an embedding column as float16 of shape (N, D), without copying it where it is in one piece."""
     array = column.combine_chunks()
-    return array.flatten().to_numpy(zero_copy_only=False).reshape(-1, array.type.list_size)
+    vectors_ND: np.ndarray = array.flatten().to_numpy(zero_copy_only=False).reshape(-1, array.type.list_size)
+    return vectors_ND
 
 
 def _spread_by_page(tag: str, path: str) -> Iterator[Rows]:
@@ -348,8 +351,9 @@ class _Episodes:
 
     def __call__(self, part: int, tables: Mapping[str, pa.Table]) -> Outcome:
         job, config = self._job, self._job.config
-        references = choose_references(tables.get("reference", _REFERENCES.empty_table()))
-        reasons = episode_reasons(references, max_images=config.max_images_per_page, seed=config.seed)
+        offered = cap_pages(tables.get("reference", _REFERENCES.empty_table()), max_images=config.max_images_per_page, seed=config.seed)
+        references = choose_references(offered)
+        reasons = episode_reasons(references)
         references = references.set_column(references.schema.get_field_index("reason"), "reason", reasons)
         kept = pc.equal(reasons, "")
         members = references.filter(kept)
@@ -402,12 +406,12 @@ def _starts(column: pa.ChunkedArray) -> np.ndarray:
 def _rows_of(vectors: pa.Table, members: pa.Table) -> np.ndarray:
     """Returns the vector of each member, float16 of shape (members, D)."""
 
-
     def joined(table: pa.Table) -> pa.ChunkedArray:
         return pc.binary_join_element_wise(table["page_key"], table["image_id"], "")
 
-    row = pc.index_in(joined(members), joined(vectors)).to_numpy()
-    return vectors_of(vectors["embedding"])[row]
+    row: np.ndarray = pc.index_in(joined(members), joined(vectors)).to_numpy()
+    vectors_ND: np.ndarray = vectors_of(vectors["embedding"])[row]
+    return vectors_ND
 
 
 def _episode_urls(page_urls: pa.ChunkedArray, group_by: str) -> pa.ChunkedArray:

@@ -1,5 +1,6 @@
 """The charts of the report as Vega-Lite specifications; colours and type come from the page when it draws them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,21 +35,29 @@ def _draw_similarity(counts: Sequence[int], similarity: Mapping[str, Any]) -> al
         return None
     first, last = similarity_domain(counts, similarity["low"], similarity["high"])
     rows = [{"from": _edge(i), "to": _edge(i + 1), "pairs": counts[i]} for i in range(first, last)]
-    x_axis = alt.Axis(format=".1f", grid=False, tickCount=10, labelFlush=True)
+    x_axis = alt.Axis(format=".1f", grid=False, tickCount=10, labelFlush=True, labelOverlap="greedy", labelSeparation=8)
     x = alt.X("from:Q", title=None, scale=alt.Scale(domain=[_edge(first), _edge(last)], nice=False), axis=x_axis)
-    # Its labels stand inside the plot, above their lines, so that the plot is as wide as the page's sliders.
-    y_axis = alt.Axis(tickCount=4, format=",d", labelAlign="left", labelBaseline="bottom", labelPadding=-2, domain=False, ticks=False)
-    y = alt.Y("pairs:Q", title=None, axis=y_axis)
+    # Its labels stand inside the plot, above their lines, so that the plot has the place of the page's sliders.
+    ticks, top = count_ticks(max(counts))
+    y_axis = alt.Axis(values=ticks, format=",d", labelAlign="left", labelBaseline="bottom", labelPadding=-2, domain=False, ticks=False)
+    y = alt.Y("pairs:Q", title=None, axis=y_axis, scale=alt.Scale(domain=[0, top], nice=False))
     inside = f"datum.from > low - {_BIN_WIDTH / 2} && datum.to < high + {_BIN_WIDTH / 2}"
     colour = alt.condition(inside, alt.value(alt.expr("keptColour")), alt.value(alt.expr("droppedColour")))
     chart: alt.Chart = (
-        alt.Chart(alt.Data(values=rows), width="container", height=_HISTOGRAM_HEIGHT_PX, padding=0)
-        .mark_rect(xOffset=0.5, x2Offset=-0.5)
+        alt.Chart({"values": rows}, width="container", height=_HISTOGRAM_HEIGHT_PX, padding=0)
+        .mark_rect(xOffset=alt.expr("width > 600 ? 0.5 : 0"), x2Offset=alt.expr("width > 600 ? -0.5 : 0"))
         .encode(x=x, x2="to:Q", y=y, y2=alt.datum(0), color=colour)
         .add_params(*(alt.param(name=name, value=similarity[name]) for name in ("low", "high")))
         .add_params(alt.param(name="keptColour", value="teal"), alt.param(name="droppedColour", value="silver"))
     )
     return chart
+
+
+def count_ticks(largest: int) -> tuple[list[int], float]:
+    """Returns round counts to mark on an axis, and where the axis ends: with room for a label above the highest mark."""
+    power = 10 ** max(0, math.floor(math.log10(max(1, largest / 5))))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= largest / 5)
+    return list(range(0, largest + 1, step)), largest * 1.12
 
 
 def _edge(bin_edge: int) -> float:
@@ -80,7 +89,7 @@ def _draw_bars(rows: list[dict[str, Any]], x: alt.X, y: str, tooltip: list[str])
     y_axis = alt.Axis(tickCount=3, format=",d", tickMinStep=1, domain=False, ticks=False)
     tooltips = [alt.Tooltip(field=name, title=name) for name in tooltip]
     chart: alt.Chart = (
-        alt.Chart(alt.Data(values=rows), width="container", height=_HEIGHT_PX)
+        alt.Chart({"values": rows}, width="container", height=_HEIGHT_PX)
         .mark_rect(xOffset=0.5, x2Offset=-0.5)
         .encode(x=x, x2="to:Q", y=alt.Y(f"{y}:Q", title=y, axis=y_axis), y2=alt.datum(0), tooltip=tooltips)
     )

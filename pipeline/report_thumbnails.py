@@ -15,8 +15,8 @@ from pagepairs.config import ScanConfig
 from pagepairs.images import ImageError, decode
 from pipeline.references import SourceChanged, read_images
 
-SIDE_PX = 176
-_WEBP_QUALITY = 68
+SIDE_PX = 160
+_WEBP_QUALITY = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -88,7 +88,8 @@ def nearest_capture(links: pa.Table, captures: pa.Table) -> np.ndarray:
 
 
 def _milliseconds(times: pa.ChunkedArray) -> np.ndarray:
-    return pc.fill_null(times.cast(pa.int64()), _UNKNOWN_TIME).to_numpy()
+    milliseconds: np.ndarray = pc.fill_null(times.cast(pa.int64()), _UNKNOWN_TIME).to_numpy()
+    return milliseconds
 
 
 def _search(code: np.ndarray, time: np.ndarray, wanted_code: np.ndarray, wanted_time: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from typing import Any
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from encoders import band_of, encoder_folder
+from filters.block_list import BlockList
 from pagepairs.config import Config, ScanConfig
 from pagepairs.files import read_json, remove_temporaries, write_json
 from pagepairs.manifest import Manifest, dataset_files, digest_of, find_manifest, read_manifest
@@ -77,6 +78,7 @@ def run_stages(config: Config, stages: tuple[str, ...], say: Callable[[str], Non
     output = os.path.abspath(config.run.output)
     options = pipeline_options(config.beam_args, config.run.workers)
     find_band(config)
+    _check_block_list(config.scan.block_list)
     units = [] if stages == ("pair",) else _find_input(config)
     if "embed" in stages:
         encoder_of(config.embed, config.run.threads or os.cpu_count() or 1)
@@ -97,6 +99,15 @@ def run_stages(config: Config, stages: tuple[str, ...], say: Callable[[str], Non
         functions[stage](run)
     if "shard" in stages and read_manifest(run.path("shards")).rows == 0:
         raise NothingFound(f"no pair was found; {run.path('report', 'report.html')} says what became of every image and reference")
+
+
+def _check_block_list(path: str) -> None:
+    """Reads the block list once before the first record, so that a wrong line is no worker's error."""
+    try:
+        if path:
+            BlockList.read(path)
+    except OSError as error:
+        raise ValueError(f"--block-list {path}: {error.strerror}") from error
 
 
 def _find_input(config: Config) -> list[ScanUnit]:
@@ -200,6 +211,7 @@ def _scan(run: Run, units: list[ScanUnit]) -> None:
             if run.config.scan.limit:
                 tasks = _scan_first(run, units, work, journal)
             else:
+                journal.forget_others(tasks)
                 done = run_tasks("scan", tasks, work, journal, run.options)
                 if done < len(tasks):
                     run.say(f"scan: {len(tasks) - done} of {len(tasks)} units were scanned before and are kept")
@@ -211,6 +223,7 @@ def _scan(run: Run, units: list[ScanUnit]) -> None:
             images = manifest if dataset == "images" else images
         assert images is not None
         work_path = run.work(f"units-{images.content[:16]}")
+        _forget_others(run, "units-", work_path)
         files = cut_units(run.output, work_path, images, run.options)
         complete_dataset(run.path("units"), "units", digest, files, {})
         shutil.rmtree(work_path)
@@ -223,11 +236,14 @@ def _scan_first(run: Run, units: list[ScanUnit], work: ScanUnits, journal: Journ
     left = run.config.scan.limit
     for unit in units:
         task = ScanTask(unit=unit, first=left)
-        run_tasks("scan", {task_name(task): task}, work, journal, run.options)
         tasks[task_name(task)] = task
+        if not journal.has(task_name(task)):
+            journal.forget_others(tasks)
+        run_tasks("scan", {task_name(task): task}, work, journal, run.options)
         left -= journal.read(task_name(task)).counters["in"]
         if left <= 0:
             break
+    journal.forget_others(tasks)
     return tasks
 
 
@@ -246,6 +262,7 @@ def _embed(run: Run) -> None:
     with _timed(run, "embed"):
         journal = Journal(run.work(f"embed-{digest_of(encoder.digest)[:16]}"))
         paths = [run.path("units", file.name) for file in units.files]
+        journal.forget_others(file.name.removesuffix(".parquet") for file in units.files)
         with watch(run.work("progress"), "embed", units.rows, "img") as meter:
             job = EmbedJob(output=run.output, scan=run.config.scan, embed=run.config.embed, threads=run.threads, locate=run.locate, meter=meter)
             done = embed_units(paths, job, journal, run.options)

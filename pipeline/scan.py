@@ -8,8 +8,9 @@ import tarfile
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +20,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from filters.block_list import BlockList
 from pagepairs.config import ScanConfig
-from pagepairs.files import FileInfo, write_bytes, write_parquet
+from pagepairs.files import FileInfo, atomic, write_parquet
 from pagepairs.images import ImageError
 from pagepairs.keys import prefix64, text_key
 from pagepairs.manifest import Manifest
@@ -51,15 +52,14 @@ class ScanUnits:
     def __call__(self, task: ScanTask) -> Outcome:
         blocked = BlockList.read(self._config.block_list) if self._config.block_list else BlockList()
         rows = _UnitRows(config=self._config, blocked=blocked)
-        spill = _Spill(task.unit.name)
         position = task.unit.start
-        for record, seen in _look_ahead(read_unit(task.unit, max_bytes=self._config.max_bytes), self._config, self._threads, task.first):
-            rows.add(record, seen, spill)
-            if isinstance(record, ImageRecord) and record.source == task.unit.source:
-                self._meter.add(max(0, record.offset - position))
-                position = max(position, record.offset)
-        if spill.used:
-            write_bytes(os.path.join(self._output, spill.source), spill.close())
+        records = read_unit(task.unit, max_bytes=self._config.max_bytes)
+        with _Spill(self._output, task.unit.name) as spill:
+            for record, seen in _look_ahead(records, self._config, self._threads, task.first):
+                rows.add(record, seen, spill)
+                if isinstance(record, ImageRecord) and record.source == task.unit.source:
+                    self._meter.add(max(0, record.offset - position))
+                    position = max(position, record.offset)
         name = f"{task.unit.name}.parquet"
         files = {
             dataset: [write_parquet(os.path.join(self._output, dataset, name), rows_to_table(rows.rows[dataset], schema))]
@@ -101,30 +101,33 @@ def _result(entry: tuple[Any, "Future[Look] | None"]) -> tuple[Any, Look | Image
 
 
 class _Spill:
-    """A plain tar of the kept images that cannot be read in place; each id stands in it once."""
+    """A plain tar of the kept images that cannot be read in place, made when the first one comes; each id stands in it once."""
 
-    def __init__(self, unit: str) -> None:
-        self.source = f"spill/{unit}.tar"
-        self._buffer = io.BytesIO()
-        self._tar = tarfile.open(fileobj=self._buffer, mode="w", format=tarfile.USTAR_FORMAT)
+    def __init__(self, output: str, unit: str) -> None:
+        self._source = f"spill/{unit}.tar"
+        self._path = os.path.join(output, self._source)
+        self._files = ExitStack()
+        self._tar: tarfile.TarFile | None = None
         self._references: dict[str, tuple[str, int, int]] = {}
-
-    @property
-    def used(self) -> bool:
-        return bool(self._references)
 
     def add(self, image_id: str, body: bytes) -> tuple[str, int, int]:
         """Copies the body and returns its reference."""
+        if self._tar is None:
+            file = self._files.enter_context(atomic(self._path))
+            self._tar = self._files.enter_context(tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT))
         if image_id not in self._references:
             member = tarfile.TarInfo(image_id)
             member.size = len(body)
-            self._references[image_id] = (self.source, self._buffer.tell() + tarfile.BLOCKSIZE, len(body))
+            self._references[image_id] = (self._source, self._tar.offset + tarfile.BLOCKSIZE, len(body))
             self._tar.addfile(member, io.BytesIO(body))
         return self._references[image_id]
 
-    def close(self) -> memoryview:
-        self._tar.close()
-        return self._buffer.getbuffer()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """Completes the tar, or drops it where the block ended with an error."""
+        self._files.__exit__(*error)
 
 
 @dataclass(kw_only=True)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from dedup.boilerplate import boilerplate_reasons
 
-KINDS = {"image_id": pa.string(), "page_key": pa.string(), "host": pa.string()}
+KINDS = {"image_id": pa.string(), "page_url": pa.string(), "host": pa.string()}
 
 
 def table(rows: list[tuple[str, str, str]]) -> pa.Table:

@@ -50,7 +50,7 @@ def follow(link: Row, crawl: Crawl, captures: list[Row], aliases: set[tuple[str,
     for key in [link["url_key"], *sorted(target for url, target in aliases if url == link["url_key"])]:
         there = [c for c in captures if c["url_key"] == key or (c["digest_key"] == key and key in targets)]
         distance = {id(c): abs(_time(c["time"]) - _time(link["page_time"])) for c in there}
-        best = min(there, key=lambda c: (distance[id(c)], c["image_id"]), default=None)
+        best = min(there, key=lambda c: (distance[id(c)], c["image_id"], _time(c["time"]), c["verdict"]), default=None)
         dropped = sorted(row["reason"] for row in crawl.rows["drops/scan"] if url_key(row["image_url"]) == key)
         reason, detail = _verdict(best, dropped)
         row = link | {"url_key": key, "reason": link["reason"] or reason, "detail": detail, "page_key": text_key(episode_page(link["page_url"], config.group_by))}
@@ -109,7 +109,7 @@ def slowly_chosen(rows: list[Row]) -> list[Row]:
     return [min(elements[key], key=rank) for key in sorted(elements)]
 
 
-def set_episode_reasons(references: list[Row], config: PairConfig) -> None:
+def set_episode_reasons(references: list[Row]) -> None:
     """Sets the reasons that depend on the page."""
     pages: dict[str, list[Row]] = {}
     for row in references:
@@ -193,7 +193,7 @@ def slow_pair(crawl: Crawl, config: PairConfig, low: float = LOW, high: float = 
     appear(rows, crawl, config)
     set_page_cap(rows, config)
     references = slowly_chosen(rows)
-    set_episode_reasons(references, config)
+    set_episode_reasons(references)
     pages: dict[str, list[Row]] = {}
     for row in references:
         if not row["reason"]:

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from slow_pair import slowly_chosen
 
 from pagepairs.keys import text_key
 from pipeline.episodes import choose_references, episode_reasons
@@ -29,25 +30,6 @@ def table(rows: list[Row]) -> pa.Table:
 
 def chosen(rows: list[Row]) -> list[Row]:
     return choose_references(table(rows)).select(_REFERENCES.names).to_pylist()
-
-
-def slowly_chosen(rows: list[Row]) -> list[Row]:
-    """One row an element, page by page: the rule spelled out."""
-    rows = [dict(row, pixels=row["pixels"] or 0) for row in rows]
-    spoken = [r for r in rows if r["via"] != "referer" or not any(o["page_url"] == r["page_url"] and o["url_key"] == r["url_key"] and o["via"] != "referer" for o in rows)]
-    for reason in ("page_blocked", "page_opt_out"):
-        closed = {row["page_url"] for row in rows if row["reason"] == reason}
-        spoken = [row | {"reason": reason} if row["page_url"] in closed else row for row in spoken]
-    elements: dict[tuple, list[Row]] = {}
-    for row in spoken:
-        elements.setdefault((row["page_key"], row["page_url"], row["capture"], row["position"]), []).append(row)
-
-    def rank(row: Row) -> tuple:
-        missing, unknown = row["reason"] != "", row["reason"] == "not_in_crawl"
-        # No id sorts behind all ids.
-        return missing, unknown, -row["pixels"], row["image_id"] or "~", row["image_url"], row["via"], row["reason"], row["detail"]
-
-    return [min(elements[key], key=rank) for key in sorted(elements)]
 
 
 VERDICTS = st.sampled_from(["", "", "", "not_in_crawl", "image_dropped", "boilerplate_pages", "page_opt_out", "page_blocked"])
@@ -123,4 +105,4 @@ def test_an_opt_out_outweighs_a_block() -> None:
 
 def test_no_rows() -> None:
     assert chosen([]) == []
-    assert episode_reasons(choose_references(table([])), max_images=2, seed=0).to_pylist() == []
+    assert episode_reasons(choose_references(table([]))).to_pylist() == []

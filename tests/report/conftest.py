@@ -22,7 +22,7 @@ from pipeline.report import write_report
 from pipeline.sources import SourceMap, find_units
 
 LOW, HIGH = 0.3, 0.9
-HOSTILE_PAGE = 'https://evil.example/"><script>alert(1)</script>/\u202egnp.exe?q=\'&quot;<!--'
+HOSTILE_PAGE = "https://evil.example/\"><script>alert(1)</script>/\u202egnp.exe?q='&quot;<!--"
 HOSTILE_ALT = '</script><script>alert(2)</script><img src=x onerror="alert(3)">\u2066\u202e{{ 7 * 7 }}'
 HOSTILE_URL = "javascript:alert(4)//\x1b[31m\"'><svg onload=alert(5)>"
 PAGE_SIZES = (5, 4, 4, 3, 2, 2)
@@ -80,7 +80,12 @@ def make_episodes(images: list[dict[str, Any]]) -> list[dict[str, Any]]:
             members += [image for image in images if image["source"] in ("p0/0.jpg", "p0/1.jpg")]
         url = HOSTILE_PAGE if page == 0 else f"https://site{page % 2}.example/stories/{page}"
         shown = [
-            {"image_id": image["image_id"], "image_url": image["image_url"], "position": at, "alt": HOSTILE_ALT if at == 0 else f"view {at}"}
+            {
+                "image_id": image["image_id"],
+                "image_url": image["image_url"],
+                "position": at,
+                "alt": HOSTILE_ALT if at == 0 else f"view {at}",
+            }
             | {"width": image["width"], "height": image["height"]}
             for at, image in enumerate(members)
         ]
@@ -98,7 +103,9 @@ def make_candidates(episodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
             if not reason and any((row["a_id"], row["b_id"]) == (a["image_id"], b["image_id"]) for row in rows):
                 reason = "on_another_page"
             ids = {"a_id": a["image_id"], "b_id": b["image_id"], "a_url": a["image_url"], "b_url": b["image_url"]}
-            rows.append({"page_url": episode["page_url"], "page_key": episode["page_key"], **ids, "similarity": similarity, "reason": reason})
+            rows.append(
+                {"page_url": episode["page_url"], "page_key": episode["page_key"], **ids, "similarity": similarity, "reason": reason}
+            )
     return rows
 
 
@@ -119,11 +126,22 @@ def make_pairs(candidates: list[dict[str, Any]], images: list[dict[str, Any]]) -
 
 def make_drops() -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = [
-        {"stage": "scan", "reason": "too_small", "error": False, "page_url": "", "image_url": f"https://host.example/icon-{i}.png", "detail": "16 x 16"}
+        {
+            "stage": "scan",
+            "reason": "too_small",
+            "error": False,
+            "page_url": "",
+            "image_url": f"https://host.example/icon-{i}.png",
+            "detail": "16 x 16",
+        }
         for i in range(40)
     ]
-    rows.append({"stage": "scan", "reason": "broken_record", "error": True, "page_url": "", "image_url": "", "detail": "crawl.warc.gz at 812"})
-    rows.append({"stage": "pair", "reason": "not_in_crawl", "error": False, "page_url": HOSTILE_PAGE, "image_url": HOSTILE_URL, "detail": ""})
+    rows.append(
+        {"stage": "scan", "reason": "broken_record", "error": True, "page_url": "", "image_url": "", "detail": "crawl.warc.gz at 812"}
+    )
+    rows.append(
+        {"stage": "pair", "reason": "not_in_crawl", "error": False, "page_url": HOSTILE_PAGE, "image_url": HOSTILE_URL, "detail": ""}
+    )
     for reason in ("too_small", "too_small", "animated"):
         dropped = {"stage": "pair", "reason": "image_dropped", "error": False, "page_url": "https://site1.example/", "detail": reason}
         rows.append(dropped | {"image_url": f"https://host.example/{HOSTILE_ALT}"})
@@ -156,7 +174,9 @@ def build_run(root: Path) -> MadeRun:
     parts = [[row for row in candidates if int(row["a_id"][:2], 16) % 2 == part] for part in (0, 1)]
     members = sum(len(episode["images"]) for episode in episodes)
 
-    write_dataset(output, "images", [rows_to_table(images[:7], IMAGES), rows_to_table(images[7:], IMAGES)], count_stage(drops, len(images), "scan"))
+    write_dataset(
+        output, "images", [rows_to_table(images[:7], IMAGES), rows_to_table(images[7:], IMAGES)], count_stage(drops, len(images), "scan")
+    )
     write_dataset(output, "units", [rows_to_table(images, UNITS)])
     vectors = [{"image_id": image["image_id"], "embedding": np.array([1, 0], np.float16)} for image in images]
     write_dataset(output, "embeddings/builtin", [rows_to_table(vectors, embeddings_schema(2))], count_stage([], len(images), "embed"))

@@ -1,0 +1,257 @@
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
+from hypothesis import given
+from hypothesis import strategies as st
+
+import pipeline.jobs as jobs
+from pagepairs.files import FileInfo, write_parquet
+from pagepairs.keys import mix, part_of
+from pipeline.jobs import Journal, Outcome, Rows, count_parts, is_local, merge_counters, merge_outcomes, pack, part_name, pipeline_options, run_parts, run_tasks, unpack
+
+
+def info(name: str) -> FileInfo:
+    return FileInfo(name=name, rows=1, bytes=2, sha256="3")
+
+
+# Journal and counters
+
+
+def test_a_journal_gives_back_what_was_written(tmp_path: Path) -> None:
+    journal = Journal(str(tmp_path / "done"))
+    outcome = Outcome(files={"images": [info("a"), info("b")], "links": []}, counters={"in": 3, "dropped": {"aspect": 1}, "histogram": [0, 2]})
+    assert not journal.has("task")
+    journal.write("task", outcome)
+    assert journal.has("task")
+    assert not journal.has("tas")
+    assert journal.read("task") == outcome
+
+
+COUNTERS = st.fixed_dictionaries({}, optional={"in": st.integers(0, 9), "errors": st.integers(0, 9), "dropped": st.dictionaries(st.sampled_from("abc"), st.integers(0, 9)), "bins": st.lists(st.integers(0, 9), min_size=3, max_size=3)})
+
+
+@given(st.lists(COUNTERS))
+def test_merged_counters_are_sums_in_any_order_and_leave_their_parts_alone(counters: list[dict[str, Any]]) -> None:
+    before = repr(counters)
+    merged = merge_counters(counters)
+    for name in ("in", "errors"):
+        assert merged.get(name, 0) == sum(counter.get(name, 0) for counter in counters)
+    assert {reason: n for reason, n in merged.get("dropped", {}).items()} == {
+        reason: sum(c.get("dropped", {}).get(reason, 0) for c in counters) for reason in {r for c in counters for r in c.get("dropped", {})}
+    }
+    if "bins" in merged:
+        assert merged["bins"] == [sum(column) for column in zip(*(c["bins"] for c in counters if "bins" in c), strict=True)]
+    assert merge_counters(counters[::-1]) == merged
+    assert repr(counters) == before
+
+
+def test_lists_of_other_lengths_do_not_add() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        merge_counters([{"bins": [1]}, {"bins": [1, 2]}])
+
+
+def test_merged_outcomes_list_files_by_name() -> None:
+    outcomes = [Outcome(files={"x": [info("b")]}, counters={"in": 1}), Outcome(files={"x": [info("a")], "y": [info("c")]}, counters={"in": 2}), Outcome()]
+    assert merge_outcomes(iter(outcomes)) == Outcome(files={"x": [info("a"), info("b")], "y": [info("c")]}, counters={"in": 3})
+    assert merge_outcomes([]) == Outcome()
+
+
+@pytest.mark.parametrize(("rows", "parts"), [(0, 1), (1, 1), (100_000, 1), (100_001, 2), (10**9, 10_000)])
+def test_parts_come_from_row_counts(rows: int, parts: int) -> None:
+    assert count_parts(rows) == parts
+
+
+def test_part_names_sort_like_parts() -> None:
+    assert part_name(3, 12) == "part-00003-of-00012"
+
+
+# Runners
+
+
+def options_of(*args: str, workers: int = 1) -> dict[str, Any]:
+    return dict(pipeline_options(args, workers).get_all_options())
+
+
+@pytest.mark.parametrize("args", [[], ["--runner=DirectRunner"], ["--runner", "DirectRunner"], ["--runner", "FnApiRunner"], ["--runner", "directrunner"], ["--runner", "direct"], ["--runner", "SwitchingDirectRunner"]])
+def test_the_direct_runner_is_beams_in_process_runner(args: list[str]) -> None:
+    options = options_of(*args)
+    assert (options["runner"], options["direct_num_workers"], options["direct_running_mode"]) == ("FnApiRunner", 1, "in_memory")
+    assert is_local(pipeline_options(args, 1))
+
+
+def test_workers_are_processes() -> None:
+    options = options_of("--direct_num_workers", "7", workers=2)
+    assert (options["direct_num_workers"], options["direct_running_mode"]) == (2, "multi_processing")
+
+
+@pytest.mark.parametrize("runner", ["PrismRunner", "FlinkRunner", "DataflowRunner", "SparkRunner"])
+def test_another_runner_is_used_by_its_name(runner: str) -> None:
+    options = pipeline_options([f"--runner={runner}"], 2)
+    assert options.get_all_options()["runner"] == runner
+    assert not is_local(options)
+
+
+@pytest.mark.parametrize("save", [[], ["--save_main_session"]])
+def test_the_main_session_is_never_pickled(save: list[str]) -> None:
+    assert options_of(*save)["save_main_session"] is False
+
+
+@pytest.mark.parametrize("args", [["--runner", "DaskRunner"], ["--runner=apache_beam.runners.dask.dask_runner.DaskRunner"], ["--runner", "daskrunner"]])
+def test_dask_is_refused_with_what_to_use(args: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"--runner DaskRunner .*: use FlinkRunner"):
+        pipeline_options(args, 1)
+
+
+def test_threads_of_the_direct_runner_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"--direct_running_mode multi_threading loses elements .*use --workers"):
+        pipeline_options(["--direct_running_mode", "multi_threading"], 1)
+
+
+# Tasks
+
+_DONE: list[str] = []
+_LOCK = threading.Lock()
+
+
+def note(task: str) -> Outcome:
+    with _LOCK:
+        _DONE.append(task)
+    return Outcome(counters={"in": len(task), "dropped": {"x": 1}})
+
+
+def test_every_task_is_done_once_and_never_again(tmp_path: Path) -> None:
+    journal, options = Journal(str(tmp_path)), pipeline_options((), 1)
+    _DONE.clear()
+    tasks = {f"t{i}": "x" * i for i in range(20)}
+    assert run_tasks("work", tasks, note, journal, options) == 20
+    assert sorted(_DONE) == sorted(tasks.values())
+    assert {name: journal.read(name).counters["in"] for name in tasks} == {name: len(task) for name, task in tasks.items()}
+    _DONE.clear()
+    (tmp_path / "t7.json").unlink()
+    assert run_tasks("work", tasks | {"new": "yy"}, note, journal, options) == 2
+    assert sorted(_DONE) == ["xxxxxxx", "yy"]
+    assert run_tasks("work", {}, note, journal, options) == 0
+
+
+def fail_on_three(task: int) -> Outcome:
+    if task == 3:
+        raise OSError(28, "No space left on device")
+    return Outcome()
+
+
+def test_a_failed_task_fails_the_run_and_is_not_in_the_journal(tmp_path: Path) -> None:
+    journal = Journal(str(tmp_path))
+    with pytest.raises(Exception, match=r"\[Errno 28\] No space left"):
+        run_tasks("work", {str(i): i for i in range(5)}, fail_on_three, journal, pipeline_options((), 1))
+    assert not journal.has("3")
+
+
+# Parts
+
+SCHEMA = pa.schema([("n", pa.int64())])
+
+
+def spread(tag: str, path: str) -> Iterator[Rows]:
+    """Every number of a range "start stop" in two pieces."""
+    start, stop = map(int, path.split())
+    for piece in np.array_split(np.arange(start, stop), 2):
+        yield Rows(tag, pa.table({"n": piece}, schema=SCHEMA), mix(piece.astype(np.uint64)))
+
+
+class Collect:
+    """Writes the rows of a part by tag, and counts its calls in files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = str(folder)
+
+    def __call__(self, part: int, tables: Mapping[str, pa.Table]) -> Outcome:
+        os.makedirs(f"{self.folder}/calls", exist_ok=True)
+        with open(f"{self.folder}/calls/{part}", "a", encoding="ascii") as file:
+            file.write("x")
+        rows = {tag: sorted(table["n"].to_pylist()) for tag, table in tables.items()}
+        table = pa.table({"tag": pa.array(sorted(rows), pa.string()), "rows": pa.array([rows[tag] for tag in sorted(rows)], pa.list_(pa.int64()))})
+        return Outcome(files={"x": [write_parquet(f"{self.folder}/{part}.parquet", table)]}, counters={"in": sum(map(len, rows.values()))})
+
+
+INPUTS = [("a", "0 40"), ("a", "40 41"), ("b", "10 30"), ("a", "70 70")]
+
+
+def expected_part(part: int, parts: int) -> dict[str, list[int]]:
+    rows: dict[str, list[int]] = {}
+    for tag, path in INPUTS:
+        numbers = np.arange(*map(int, path.split()))
+        mine = numbers[part_of(mix(numbers.astype(np.uint64)), parts) == part].tolist()
+        if mine:
+            rows[tag] = sorted(rows.get(tag, []) + mine)
+    return rows
+
+
+@pytest.mark.parametrize(("parts", "wave", "pack_bytes", "workers"), [(1, 1, 1, 1), (5, 2, 100, 1), (90, 90, 2**25, 1), (4, 4, 2**25, 2)])
+def test_every_part_gets_its_rows_of_all_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: int, wave: int, pack_bytes: int, workers: int) -> None:
+    import pyarrow.parquet as pq
+
+    monkeypatch.setattr(jobs, "_WAVE_ROWS", wave * 10)
+    monkeypatch.setattr(jobs, "_PACK_BYTES", pack_bytes)
+    journal, reduce = Journal(str(tmp_path / "done")), Collect(tmp_path)
+    if workers > 1:
+        # Worker processes import this file by name; a process of its own keeps the test runner out of it.
+        code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_jobs as t; from pathlib import Path; p = Path({str(tmp_path)!r})\nif __name__ == '__main__': t.run_parts('x', t.INPUTS, t.spread, t.Collect(p), {parts}, t.Journal(str(p / 'done')), t.pipeline_options((), {workers}), part_rows=10)"
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)})
+    else:
+        assert run_parts("x", INPUTS, spread, reduce, parts, journal, pipeline_options((), workers), part_rows=10) == parts
+    for part in range(parts):
+        rows = pq.read_table(tmp_path / f"{part}.parquet").to_pylist()
+        assert {row["tag"]: row["rows"] for row in rows} == expected_part(part, parts)
+        assert (tmp_path / "calls" / str(part)).read_text() == "x"
+        assert journal.read(part_name(part, parts)).counters["in"] == sum(len(row["rows"]) for row in rows)
+
+
+def test_a_part_in_the_journal_is_not_done_again(tmp_path: Path) -> None:
+    journal, reduce, options = Journal(str(tmp_path / "done")), Collect(tmp_path), pipeline_options((), 1)
+    journal.write(part_name(1, 4), Outcome(counters={"in": 99}))
+    assert run_parts("x", INPUTS, spread, reduce, 4, journal, options) == 3
+    assert run_parts("x", INPUTS, spread, reduce, 4, journal, options) == 0
+    assert sorted(path.name for path in (tmp_path / "calls").iterdir()) == ["0", "2", "3"]
+    assert {path.read_text() for path in (tmp_path / "calls").iterdir()} == {"x"}
+    assert journal.read(part_name(1, 4)).counters == {"in": 99}
+
+
+def test_parts_without_rows_are_written_too(tmp_path: Path) -> None:
+    journal = Journal(str(tmp_path / "done"))
+    assert run_parts("x", [], spread, Collect(tmp_path), 2, journal, pipeline_options((), 1)) == 2
+    assert [journal.read(part_name(part, 2)).counters for part in range(2)] == [{"in": 0}] * 2
+
+
+@pytest.mark.parametrize(("runner", "waves"), [("FnApiRunner", 3), ("FlinkRunner", 1)])
+def test_a_cluster_gets_all_parts_at_once_and_this_machine_a_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runner: str, waves: int) -> None:
+    made = []
+
+    class Pipeline(jobs.beam.Pipeline):  # type: ignore[misc, name-defined]
+        def __init__(self, options: PipelineOptions) -> None:
+            made.append(options)
+            super().__init__(options=pipeline_options((), 1))
+
+    monkeypatch.setattr(jobs, "_WAVE_ROWS", 20)
+    monkeypatch.setattr(jobs.beam, "Pipeline", Pipeline)
+    run_parts("x", INPUTS, spread, Collect(tmp_path), 6, Journal(str(tmp_path / "done")), pipeline_options([f"--runner={runner}"], 1), part_rows=10)
+    assert len(made) == waves
+
+
+@given(st.lists(st.integers(-5, 5)), st.integers(0, 3))
+def test_packed_tables_come_back(values: list[int], skip: int) -> None:
+    table = pa.table({"n": pa.array(values, pa.int64()), "s": pa.array([None if v < 0 else str(v) for v in values], pa.string())}).slice(skip)
+    assert unpack(pack(table)).equals(table)
+
+
+def test_a_slice_is_packed_without_the_rest() -> None:
+    table = pa.table({"s": ["x" * 1000] * 1000})
+    assert len(pack(table.slice(500, 1))) < 5_000
