@@ -35,7 +35,7 @@ class FileInfo:
 @contextmanager
 def atomic(path: str) -> Iterator[BinaryIO]:
     """Opens a file that gets its name `path` only when the block ends without an error."""
-    folder = os.path.dirname(path)
+    folder = os.path.dirname(os.path.abspath(path))
     os.makedirs(folder, exist_ok=True)
     temporary = os.path.join(folder, f"{_TEMPORARY}{uuid.uuid4().hex}")
     try:

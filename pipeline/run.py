@@ -306,7 +306,7 @@ def _pair(run: Run) -> None:
             journals = pair_up(job, run.options)
         pages, pairs = (merge_outcomes(journals[phase].read(part_name(part, parts)) for part in range(parts)) for phase in ("episodes", "pairs"))
         histogram = {"low": -1.0, "high": 1.0, "counts": pairs.counters.pop("histogram")}
-        found = {"encoder": run.config.embed.encoder, "band": {"low": low, "high": high, "source": source}, "histogram": histogram}
+        found = {"encoder": folder, "band": {"low": low, "high": high, "source": source}, "histogram": histogram}
         counters = {"episodes": pages.counters, "candidates": pairs.counters | found}
         _publish(run, work, digest, [pages, pairs], datasets, counters)
     run.say(f"pair: {pages.counters['episodes']:,} episodes, {pairs.counters['in']:,} candidates, {pairs.counters['pairs']:,} pairs between {low} and {high}")
