@@ -9,6 +9,7 @@ reading the archive has a thread besides. "bare x 2" is two bare loops at once, 
 """
 
 import argparse
+import logging
 import multiprocessing
 import os
 import shutil
@@ -76,6 +77,7 @@ def run_threads(path: str, threads: int) -> None:
 
 def run_workers(folder: str, workers: int) -> None:
     """Runs the stage's units through the local runner, with one thread a worker and as many cores as workers."""
+    logging.getLogger("apache_beam").setLevel(logging.ERROR)
     pin(workers)
     with tempfile.TemporaryDirectory() as output:
         scan = ScanUnits(config=ScanConfig(), output=output, threads=1, meter=Meter(""))

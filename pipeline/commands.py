@@ -37,8 +37,8 @@ _EPILOG = "Flags of Apache Beam (--runner, --project, --flink_master, ...) are p
 
 def main(command: str, argv: Sequence[str]) -> int:
     """Runs a subcommand; returns 0, or 2 for a wrong setting, 3 for an unusable input, 4 for an output that cannot be written, 5 for no pairs."""
-    # Beam logs a worker's error with its traceback before it raises it.
-    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    # Beam logs a worker's error with its traceback before it raises it, and warns of cloud clients that nobody asked for.
+    logging.getLogger().setLevel(logging.CRITICAL)
     try:
         config = parse(command, argv)
     except ValueError as error:
@@ -114,11 +114,28 @@ def parse(command: str, argv: Sequence[str]) -> Config:
     )
     _check_beam_flags(beam_args, parsed)
     config = dataclasses.replace(default, **{name: getattr(parsed, name) for name in groups}, beam_args=tuple(beam_args) or default.beam_args)
+    config = _with_absolute_paths(config)
     if not config.run.output:
         raise ValueError("--output is missing: name the folder that the run writes to")
     if not config.scan.input:
         raise ValueError("--input is missing: name crawl files, tables or folders" if command in ("run", "scan") else f"{config.run.output} holds no run: start with `pagepairs run`")
     return config
+
+
+def _with_absolute_paths(config: Config) -> Config:
+    """Returns the configuration as it means the same from every folder: config.json is read again from others."""
+
+    def absolute(path: str) -> str:
+        return os.path.abspath(path) if path and "://" not in path else path
+
+    encoder, weights = config.embed.encoder, config.embed.encoder_weights
+    encoder = f"tflite:{absolute(encoder.removeprefix('tflite:'))}" if encoder.startswith("tflite:") else encoder
+    return dataclasses.replace(
+        config,
+        scan=dataclasses.replace(config.scan, input=tuple(map(absolute, config.scan.input)), block_list=absolute(config.scan.block_list)),
+        embed=dataclasses.replace(config.embed, encoder=encoder, encoder_weights=absolute(weights)),
+        run=dataclasses.replace(config.run, output=absolute(config.run.output)),
+    )
 
 
 def _read_config(path: str) -> Config:
@@ -151,12 +168,18 @@ def config_from_json(value: dict[str, Any]) -> Config:
 
 
 def _take(argv: Sequence[str], flag: str) -> tuple[list[str], str | None]:
-    """Returns argv without `flag` and its value, and the value; `--flag value` and `--flag=value`."""
+    """Returns argv without `flag` and its value, and the value; `--flag value` and `--flag=value`.
+
+    Raises:
+      ValueError: if the flag stands there without a value.
+    """
     rest, value = [], None
     arguments = iter(argv)
     for argument in arguments:
         if argument == flag:
-            value = next(arguments, None)
+            value = next(arguments, "--")
+            if value.startswith("--"):
+                raise ValueError(f"{flag} is missing its value; pagepairs COMMAND --help says what it takes")
         elif argument.startswith(f"{flag}="):
             value = argument.removeprefix(f"{flag}=")
         else:

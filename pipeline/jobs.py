@@ -21,7 +21,7 @@ PART_ROWS = 100_000
 """Rows of the largest input that one part of a shuffle holds, about: 150 MB of 768-wide vectors."""
 _WAVE_ROWS = 500_000
 _PACK_BYTES = 32 * 1024 * 1024
-_LOCAL_RUNNERS = ("FnApiRunner", "DirectRunner")
+_LOCAL_RUNNERS = ("fnapirunner", "directrunner", "switchingdirectrunner")
 
 T = TypeVar("T")
 
@@ -97,8 +97,8 @@ def pipeline_options(beam_args: Sequence[str], workers: int) -> PipelineOptions:
       ValueError: for a runner or mode that is known to lose elements.
     """
     asked = PipelineOptions(list(beam_args)).get_all_options()
-    runner = asked["runner"] or "FnApiRunner"
-    if "Dask" in runner:
+    runner = _runner_name(asked["runner"])
+    if runner == "daskrunner":
         raise ValueError("--runner DaskRunner runs only part of a pipeline and reports success: use FlinkRunner, SparkRunner or DataflowRunner")
     if asked["direct_running_mode"] == "multi_threading":
         raise ValueError("--direct_running_mode multi_threading loses elements in Beam 2.77: use --workers N, which runs processes")
@@ -112,7 +112,13 @@ def pipeline_options(beam_args: Sequence[str], workers: int) -> PipelineOptions:
 
 def is_local(options: PipelineOptions) -> bool:
     """Whether the runner keeps its shuffles in this machine's memory."""
-    return options.get_all_options()["runner"] in _LOCAL_RUNNERS
+    return _runner_name(options.get_all_options()["runner"]) in _LOCAL_RUNNERS
+
+
+def _runner_name(runner: str | None) -> str:
+    """Names a runner as Beam looks it up: in lower case, with `runner` at its end, without its module."""
+    name = (runner or "FnApiRunner").rpartition(".")[2].lower()
+    return name if name.endswith("runner") else f"{name}runner"
 
 
 def run_tasks(label: str, tasks: Mapping[str, T], work: Callable[[T], Outcome], journal: Journal, options: PipelineOptions) -> int:

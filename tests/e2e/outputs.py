@@ -49,8 +49,9 @@ def temporaries(output: Path) -> list[Path]:
 
 
 def rows(output: Path, dataset: str) -> list[dict[str, Any]]:
-    """Returns the rows of a dataset."""
-    return read_dataset(str(output / dataset)).to_pylist()
+    """Returns the rows of a dataset; one without files (nothing was kept to embed) has none."""
+    folder = str(output / dataset)
+    return read_dataset(folder).to_pylist() if read_manifest(folder).files else []
 
 
 def counters(output: Path, dataset: str) -> dict[str, Any]:

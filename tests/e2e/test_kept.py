@@ -118,6 +118,7 @@ def test_a_changed_crawl_file_is_scanned_again(tmp_path: Path, pagepairs) -> Non
     files = write_site(tmp_path / "crawl", files=3, pages=6)
     output, fresh = tmp_path / "out", tmp_path / "fresh"
     assert pagepairs("run", "--input", *files, "--output", output, "--encoder", "builtin").code == 0
+    at_first, stat, data = data_hashes(output), files[1].stat(), files[1].read_bytes()
     write_warc(files[1], site([1, 4, 7]))
     done = pagepairs("run", "--input", *files, "--output", output, "--encoder", "builtin")
     assert done.code == 0, done.err
@@ -125,6 +126,10 @@ def test_a_changed_crawl_file_is_scanned_again(tmp_path: Path, pagepairs) -> Non
     assert counters(output, "images")["in"] == 21
     pagepairs("run", "--input", *files, "--output", fresh, "--encoder", "builtin")
     assert data_hashes(output) == data_hashes(fresh)
+    files[1].write_bytes(data)
+    os.utime(files[1], ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert pagepairs("run", "--input", *files, "--output", output, "--encoder", "builtin").code == 0
+    assert data_hashes(output) == at_first
 
 
 def test_a_file_of_other_content_that_looks_the_same_is_noticed_when_it_is_read(tmp_path: Path, pagepairs) -> None:
@@ -143,15 +148,18 @@ def test_a_file_of_other_content_that_looks_the_same_is_noticed_when_it_is_read(
     assert_conserved(output)
 
 
-def test_limit_and_then_everything(site_files: list[Path], site_run: Path, tmp_path: Path, pagepairs) -> None:
+def test_limit_then_everything_then_limit(site_files: list[Path], site_run: Path, tmp_path: Path, pagepairs) -> None:
     quick = pagepairs("run", "--input", *site_files, "--output", tmp_path, "--encoder", "builtin", "--limit", 5)
     assert quick.code == 0, quick.err
     assert counters(tmp_path, "images")["in"] == 5
     assert_conserved(tmp_path)
+    quick_hashes = data_hashes(tmp_path)
     done = pagepairs("run", "--input", *site_files, "--output", tmp_path, "--encoder", "builtin")
     assert done.code == 0, done.err
     assert data_hashes(tmp_path) == data_hashes(site_run)
     assert_sound(tmp_path)
+    assert pagepairs("run", "--input", *site_files, "--output", tmp_path, "--encoder", "builtin", "--limit", 5).code == 0
+    assert data_hashes(tmp_path) == quick_hashes
 
 
 def test_stage_by_stage_is_the_same_as_run(site_files: list[Path], site_run: Path, tmp_path: Path, pagepairs) -> None:

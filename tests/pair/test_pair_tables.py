@@ -57,8 +57,8 @@ def test_a_pair_stays_on_its_lowest_page(rows: list[tuple[str, str, str, str]]) 
         ("2" * 32, a, b): ("on_another_page", 3),
         ("f" * 32, a, b): ("on_another_page", 3),
         ("2" * 32, a, c): ("", 1),
-        ("1" * 32, b, c): ("below_low", 0),
-        ("2" * 32, b, c): ("below_low", 0),
+        ("1" * 32, b, c): ("below_low", 2),
+        ("2" * 32, b, c): ("below_low", 2),
     }
     assert count.dtype == np.int32
 

@@ -16,7 +16,21 @@ from hypothesis import strategies as st
 import pipeline.jobs as jobs
 from pagepairs.files import FileInfo, write_parquet
 from pagepairs.keys import mix, part_of
-from pipeline.jobs import Journal, Outcome, Rows, count_parts, is_local, merge_counters, merge_outcomes, pack, part_name, pipeline_options, run_parts, run_tasks, unpack
+from pipeline.jobs import (
+    Journal,
+    Outcome,
+    Rows,
+    count_parts,
+    is_local,
+    merge_counters,
+    merge_outcomes,
+    pack,
+    part_name,
+    pipeline_options,
+    run_parts,
+    run_tasks,
+    unpack,
+)
 
 
 def info(name: str) -> FileInfo:

@@ -1,0 +1,55 @@
+"""A run that was killed goes on: same bytes as in one go, and nothing that was finished is done again."""
+
+from pathlib import Path
+
+import pytest
+from killed_runs import kill_after, moments, time_one_go
+from outputs import assert_sound, data_hashes, half_written, journal_files
+
+import pipeline.jobs
+
+PART_ROWS = 7  # 4 parts for the small site
+
+
+@pytest.fixture
+def tasks_done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The journal entries that commands in this process write, as paths."""
+    done: list[str] = []
+    write = pipeline.jobs.Journal.write
+
+    def noted(journal: pipeline.jobs.Journal, task: str, outcome: pipeline.jobs.Outcome) -> None:
+        write(journal, task, outcome)
+        done.append(str(Path(journal.folder) / f"{task}.json"))
+
+    monkeypatch.setattr(pipeline.jobs.Journal, "write", noted)
+    return done
+
+
+def test_killed_at_ten_moments_gives_the_same_bytes_and_repeats_nothing(
+    site_files: list[Path], tmp_path: Path, pagepairs, tasks_done: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline.jobs, "PART_ROWS", PART_ROWS)
+
+    def command(output: Path) -> list[object]:
+        return ["run", "--input", *site_files, "--output", output, "--encoder", "builtin", "--pairs-per-shard", 5]
+
+    time_one_go(command(tmp_path / "warm"), part_rows=PART_ROWS)  # the server's imports
+    seconds = time_one_go(command(tmp_path / "whole"), part_rows=PART_ROWS)
+    whole = data_hashes(tmp_path / "whole")
+    assert data_hashes(tmp_path / "warm") == whole
+    stages_reached, killed = set(), 0
+    for number, moment in enumerate(moments(10, seconds, seed=2)):
+        output = tmp_path / f"killed-{number}"
+        killed += kill_after(command(output), moment, part_rows=PART_ROWS)
+        assert half_written(output) == []
+        finished = {str(output / name): place for name, place in journal_files(output).items()}
+        stages_reached |= {stage for stage in ("scan", "embed", "pair", "shard") for name in finished if f"/.work/{stage}" in name}
+        tasks_done.clear()
+        done = pagepairs(*command(output))
+        assert done.code == 0, done.err
+        assert set(tasks_done) & set(finished) == set(), moment
+        assert len(tasks_done) == len(set(tasks_done))
+        assert data_hashes(output) == whole, moment
+        assert_sound(output)
+    assert killed >= 8  # the machine may have become faster meanwhile
+    assert {"scan", "embed", "pair"} <= stages_reached
