@@ -1,9 +1,9 @@
 """Stage scan against a bare loop of the same library calls on one core, its growth with threads and workers, and its peak RSS.
 
     python benchmarks/scan.py                                   # generated JPEGs of 1, 1.6 and 2 megapixels
-    python benchmarks/scan.py ../shared/data/howtocook.warc.gz  # JPEGs of a real crawl instead
+    python benchmarks/scan.py ../shared/data/howtocook.warc.gz  # the JPEGs of a real crawl instead
 
-The bare loop reads the same WARC with fastwarc and calls the same decoder, resize, hashes and sha256 on each JPEG; it keeps nothing and
+The bare loop reads the same WARC with fastwarc and calls the same decoder, resize, hashes and sha256 on each image; it keeps nothing and
 writes nothing. Each measurement runs in a process of its own, in turn with the others. One thread is confined to one core, because
 reading the archive has a thread besides. "bare x 2" is two bare loops at once, one a core: what this machine gives two of anything.
 """
@@ -15,11 +15,12 @@ import os
 import shutil
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from decode import bare as bare_look
 from fastwarc.warc import ArchiveIterator, WarcRecordType
-from inputs import photo_crawl
+from inputs import jpeg_crawl, photo_crawl
 from processes import conditions, in_turn, measured, median, pin, ratio
 
 from pagepairs.config import ScanConfig
@@ -36,9 +37,8 @@ def bare_scan(path: str) -> int:
     images = 0
     with open(path, "rb") as file:
         for record in ArchiveIterator(file, record_types=WarcRecordType.response):
-            body = record.reader.read()
-            if body.startswith(b"\xff\xd8\xff"):
-                bare_look(body)
+            if record.http_content_type == "image/jpeg":
+                bare_look(record.reader.read())
                 images += 1
     return images
 
@@ -65,12 +65,14 @@ def _bare_on(path: str, core: int) -> None:
     bare_scan(path)
 
 
-def run_threads(path: str, threads: int) -> None:
-    """Runs the stage's unit function, with as many cores as threads."""
+def run_threads(path: str, threads: int, *, warm: bool = True) -> None:
+    """Runs the stage's unit function, with as many cores as threads; twice where `warm`, and measures the second time."""
     pin(threads)
     with tempfile.TemporaryDirectory() as output:
         scan = ScanUnits(config=ScanConfig(), output=output, threads=threads, meter=Meter(""))
         task = ScanTask(unit=find_units((path,))[0])
+        if warm:
+            scan(task)
         with measured():
             scan(task)
 
@@ -87,9 +89,16 @@ def run_workers(folder: str, workers: int) -> None:
 
 
 def run_side(side: str, path: str) -> None:
-    number = int("".join(filter(str.isdigit, side)) or 1)
-    functions = {"bare": run_bare, "bare x 2": run_bare, "1 worker": run_workers, "2 workers": run_workers}
-    functions.get(side, run_threads)(path, number)
+    run, number = {
+        "bare": (run_bare, 1),
+        "bare x 2": (run_bare, 2),
+        "1 thread": (run_threads, 1),
+        "1 thread, cold": (partial(run_threads, warm=False), 1),
+        "2 threads": (run_threads, 2),
+        "1 worker": (run_workers, 1),
+        "2 workers": (run_workers, 2),
+    }[side]
+    run(path, number)
 
 
 def report_threads(title: str, path: Path, repeats: int) -> None:
@@ -105,7 +114,7 @@ def report_threads(title: str, path: Path, repeats: int) -> None:
 
 def report_memory(small: Path, large: Path) -> None:
     for path in (small, large):
-        run = in_turn(__file__, ["1 thread"], [str(path)], 1)["1 thread"][0]
+        (run,) = in_turn(__file__, ["1 thread, cold"], [str(path)], 1)["1 thread, cold"]
         print(f"{path.name}: peak RSS {run.peak_mib:.0f} MiB, {run.peak_mib - run.before_mib:.0f} of them for the scan")
 
 
@@ -143,10 +152,12 @@ def main() -> None:
     print(conditions(args.repeats))
     columns = ("scan / bare, CPU", "scan / bare, wall", "2 threads / 1", "bare x 2 / bare")
     print(f"{'':28}images   bare/s   scan/s  " + "".join(f"{name:20}" for name in columns))
-    if args.warc:
-        report_threads(Path(args.warc).name, Path(args.warc), args.repeats)
-        return
     with tempfile.TemporaryDirectory() as folder:
+        if args.warc:
+            crawl = Path(folder, "crawl.warc.gz")
+            images = jpeg_crawl(crawl, args.warc)
+            report_threads(f"{Path(args.warc).name}, {crawl.stat().st_size / images / 1000:.0f} kB", crawl, args.repeats)
+            return
         for megapixels in (1.0, 1.6, 2.0):
             crawl = Path(folder, f"{megapixels}.warc.gz")
             photo_crawl(crawl, images=args.images, megapixels=megapixels)

@@ -76,6 +76,7 @@ def cap_pages(rows: pa.Table, *, max_images: int, seed: int) -> pa.Table:
     Args:
       rows: all rows of some pages, with `reason` "" for those that lead to an image.
       max_images: images of a page, at most.
+      seed: changes every sample.
     """
     offered = pc.equal(rows["reason"], "").to_numpy(zero_copy_only=False)
     if not offered.any():

@@ -46,7 +46,9 @@ def test_a_package_imports_only_what_its_arrows_allow(package: str) -> None:
 
 
 def test_only_the_pipeline_imports_beam() -> None:
-    modules = [(path.relative_to(ROOT).parts[0], imported(ast.parse(path.read_text("utf-8")))) for package in ARROWS for path in sources(package)]
+    modules = [
+        (path.relative_to(ROOT).parts[0], imported(ast.parse(path.read_text("utf-8")))) for package in ARROWS for path in sources(package)
+    ]
     assert {package for package, names in modules if any(name.split(".")[0] == "apache_beam" for name in names)} == {"pipeline"}
 
 

@@ -20,7 +20,11 @@ def slow_reasons(rows: list[tuple[str, str, str]], max_pages: int, max_hosts: in
     return reasons
 
 
-@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("pqrs"), st.sampled_from(["", "h", "i", "j"]))), st.integers(1, 4), st.integers(1, 4))
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("pqrs"), st.sampled_from(["", "h", "i", "j"]))),
+    st.integers(1, 4),
+    st.integers(1, 4),
+)
 def test_counts_are_those_of_brute_force(rows: list[tuple[str, str, str]], max_pages: int, max_hosts: int) -> None:
     reasons = boilerplate_reasons(table(rows), max_pages=max_pages, max_hosts=max_hosts)
     assert isinstance(reasons, pa.Array)

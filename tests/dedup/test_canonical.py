@@ -20,7 +20,9 @@ def image(image_id: str, **facts: object) -> dict[str, object]:
 def chosen(rows: list[dict]) -> dict[tuple, tuple]:
     """What the product says of each row, by what names the row."""
     table = choose_canonical(rows_to_table(rows, IMAGES)).to_pylist()
-    return {_name(row): (row["canonical_id"], *(row[f"canonical_{name}"] for name in CANONICAL), row["reason"], row["pixels"]) for row in table}
+    return {
+        _name(row): (row["canonical_id"], *(row[f"canonical_{name}"] for name in CANONICAL), row["reason"], row["pixels"]) for row in table
+    }
 
 
 def _name(row: dict) -> tuple:
@@ -74,7 +76,10 @@ def test_the_choice_is_that_of_brute_force_in_any_order(rows: list[dict]) -> Non
     ],
 )
 def test_more_pixels_then_more_bytes_then_the_lower_id(better: dict, worse: dict) -> None:
-    rows = [image("5" * 64, **better) if "image_id" not in better else image(**better), image("6" * 64, **worse) if "image_id" not in worse else image(**worse)]
+    rows = [
+        image("5" * 64, **better) if "image_id" not in better else image(**better),
+        image("6" * 64, **worse) if "image_id" not in worse else image(**worse),
+    ]
     for order in itertools.permutations(rows):
         assert {entry[0] for entry in chosen(list(order)).values()} == {rows[0]["image_id"]}
 

@@ -14,6 +14,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # made_crawls and outputs: modules beside the tests
 
 from made_crawls import write_site
+
 from pagepairs.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]

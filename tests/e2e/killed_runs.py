@@ -2,12 +2,9 @@
 
 import multiprocessing
 import random
-import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerProcess
-from pathlib import Path
 
 import pipeline.jobs
 from pagepairs.cli import main
@@ -27,14 +24,6 @@ def start(args: Sequence[object], *, part_rows: int) -> ForkServerProcess:
     process = _SERVER.Process(target=run_command, args=([str(arg) for arg in args], part_rows))
     process.start()
     return process
-
-
-@dataclass
-class Watched:
-    """When each file appeared in an output folder, while a command ran to its end."""
-
-    seconds: float = 0.0
-    stages: dict[str, float] = field(default_factory=dict)
 
 
 def kill_after(args: Sequence[object], seconds: float, *, part_rows: int) -> bool:
@@ -62,9 +51,3 @@ def time_one_go(args: Sequence[object], *, part_rows: int) -> float:
     assert process.exitcode == 0
     process.close()
     return time.monotonic() - started
-
-
-def fresh(path: Path) -> Path:
-    """Returns the path of a folder that does not exist."""
-    shutil.rmtree(path, ignore_errors=True)
-    return path

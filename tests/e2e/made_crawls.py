@@ -79,7 +79,9 @@ def write_warc(path: Path, records: Sequence[Response], *, info: bool = True) ->
             http = StatusAndHeaders(record.status, [("Content-Type", record.kind), *record.headers], protocol="HTTP/1.1")
             dates: Mapping[str, str] = {"WARC-Date": record.date}
             body = io.BytesIO(record.body)
-            writer.write_record(writer.create_warc_record(record.url, "response", body, len(record.body), warc_headers_dict=dict(dates), http_headers=http))
+            writer.write_record(
+                writer.create_warc_record(record.url, "response", body, len(record.body), warc_headers_dict=dict(dates), http_headers=http)
+            )
     return path
 
 

@@ -99,14 +99,17 @@ def assert_conserved(output: Path, encoder: str = "builtin") -> None:
 
 
 def assert_sound(output: Path) -> None:
-    """Asserts that every dataset folder is whole: its manifest names its files, with their rows, bytes and sha256, and nothing else lies there."""
+    """Asserts that every dataset folder holds what its manifest names, with its rows, bytes and sha256, and nothing else."""
     assert half_written(output) == []
     assert temporaries(output) == []
     manifests = list(output.rglob("manifest.json"))
     assert manifests
     for path in manifests:
         manifest = read_manifest(str(path.parent))
-        assert {entry.name for entry in path.parent.iterdir() if entry.is_file()} == {"manifest.json", *(file.name for file in manifest.files)}
+        assert {entry.name for entry in path.parent.iterdir() if entry.is_file()} == {
+            "manifest.json",
+            *(file.name for file in manifest.files),
+        }
         for file in manifest.files:
             data = (path.parent / file.name).read_bytes()
             assert (len(data), hashlib.sha256(data).hexdigest()) == (file.bytes, file.sha256)

@@ -52,7 +52,9 @@ def test_every_bad_image_is_a_drop_with_its_reason(tmp_path: Path, pagepairs) ->
     crawl = write_warc(tmp_path / "crawl.warc.gz", records)
     done = pagepairs("run", "--input", crawl, "--output", tmp_path / "out", "--encoder", "builtin")
     assert (done.code, "Traceback" in done.err) == (0, False), done.err
-    expected = {f"https://bad.example/{name}": reason for name, (_, reason) in BAD_IMAGES.items()} | {"https://bad.example/gone.jpg": "http_status"}
+    expected = {f"https://bad.example/{name}": reason for name, (_, reason) in BAD_IMAGES.items()} | {
+        "https://bad.example/gone.jpg": "http_status"
+    }
     assert {row["image_url"]: row["reason"] for row in rows(tmp_path / "out", "drops/scan")} == expected
     references = {row["image_url"]: (row["reason"], row["detail"]) for row in rows(tmp_path / "out", "drops/pair")}
     small = {"https://bad.example/narrow-enough.jpg": ("smaller_than_size", "")}
@@ -70,7 +72,8 @@ def raw_record(url: bytes, kind: bytes, body: bytes) -> bytes:
 
 
 def test_invalid_utf8_in_pages_and_urls(tmp_path: Path, pagepairs) -> None:
-    html = b'<html><head><meta charset=utf-8><title>\xff\xfe</title></head><body>\xc3\x28<img src="/a.jpg" alt="\xf0\x28\x8c"><img src="/b\xff.jpg">'
+    html = b"<html><head><meta charset=utf-8><title>\xff\xfe</title></head>"
+    html += b'<body>\xc3\x28<img src="/a.jpg" alt="\xf0\x28\x8c"><img src="/b\xff.jpg">'
     archive = tmp_path / "crawl.warc.gz"
     archive.write_bytes(
         raw_record(b"https://bad.example/\xff\xfe/", b"text/html; charset=utf-8", html)
@@ -118,7 +121,11 @@ def test_a_page_with_more_images_than_an_episode_holds(tmp_path: Path, pagepairs
     records = [page(PAGE, urls), *(Response(url=url, body=picture(1, view)) for view, url in enumerate(urls))]
     crawl = write_warc(tmp_path / "crawl.warc.gz", records)
     done = pagepairs(
-        *("run", "--input", crawl, "--output", tmp_path / "out", "--encoder", "builtin"), "--max-images-per-page", 8, "--pairs-per-episode", 10
+        *("run", "--input", crawl, "--output", tmp_path / "out", "--encoder", "builtin"),
+        "--max-images-per-page",
+        8,
+        "--pairs-per-episode",
+        10,
     )
     assert done.code == 0, done.err
     pair = counters(tmp_path / "out", "episodes")
@@ -134,7 +141,11 @@ def test_bad_rows_of_a_table(tmp_path: Path, pagepairs) -> None:
     for view in (1, 2):
         (tmp_path / f"{view}.jpg").write_bytes(picture(1, view))
     lines = [json.dumps(row).encode() for row in (table_row(1), table_row(2), table_row(3), table_row(4, path="../secret.jpg"))]
-    lines += [b"{not json", b'{"page_url": "\xff\xfe", "image_url": "https://bad.example/5.jpg", "path": "1.jpg"}', b'{"page_url": "https://bad.example/"}']
+    lines += [
+        b"{not json",
+        b'{"page_url": "\xff\xfe", "image_url": "https://bad.example/5.jpg", "path": "1.jpg"}',
+        b'{"page_url": "https://bad.example/"}',
+    ]
     (tmp_path / "table.jsonl").write_bytes(b"\n".join(lines) + b"\n")
     done = pagepairs("run", "--input", tmp_path / "table.jsonl", "--output", tmp_path / "out", "--encoder", "builtin")
     assert (done.code, "Traceback" in done.err) == (0, False), done.err
@@ -197,7 +208,12 @@ def bad_inputs(folder: Path) -> dict[Path, str]:
     pq.write_table(pa.table({"page_url": ["https://a.example/"], "image_url": ["https://a.example/1.jpg"]}), folder / "urls.parquet")
     (folder / "nothing").mkdir()
     said = {folder / name: text for name, (_, text) in BAD_TABLES.items()}
-    more = {"urls.parquet": "img2dataset", "nothing": "nothing there", "absent.warc.gz": "no such file", "absent-*.warc.gz": "nothing there"}
+    more = {
+        "urls.parquet": "img2dataset",
+        "nothing": "nothing there",
+        "absent.warc.gz": "no such file",
+        "absent-*.warc.gz": "nothing there",
+    }
     return said | {folder / name: text for name, text in more.items()}
 
 
@@ -291,14 +307,18 @@ WRONG_SETTINGS = [
 
 
 @pytest.mark.parametrize(("flags", "text"), WRONG_SETTINGS)
-def test_a_wrong_setting_stops_before_the_first_record(site_files: list[Path], tmp_path: Path, pagepairs, flags: list[str], text: str) -> None:
+def test_a_wrong_setting_stops_before_the_first_record(
+    site_files: list[Path], tmp_path: Path, pagepairs, flags: list[str], text: str
+) -> None:
     done = pagepairs("run", "--input", *site_files, "--output", tmp_path / "out", *flags)
     assert (done.code, text in done.err, "Traceback" in done.err) == (2, True, False), done.err
     assert not (tmp_path / "out").exists()
 
 
 def test_weights_that_are_nowhere_say_what_to_do(site_files: list[Path], tmp_path: Path, shell) -> None:
-    done = shell("run", "--input", *site_files, "--output", tmp_path / "out", "--encoder", "dinov2-small", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path))
+    done = shell(
+        "run", "--input", *site_files, "--output", tmp_path / "out", "--encoder", "dinov2-small", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path)
+    )
     assert done.code == 2
     assert "--encoder-weights" in done.err
     assert "--encoder builtin" in done.err
@@ -315,7 +335,9 @@ def test_a_config_that_is_none(site_files: list[Path], tmp_path: Path, pagepairs
 
 def test_a_block_list_with_a_wrong_line(site_files: list[Path], tmp_path: Path, pagepairs) -> None:
     (tmp_path / "block.txt").write_text("site.example\nnot a domain\n")
-    done = pagepairs("run", "--input", *site_files, "--output", tmp_path / "out", "--encoder", "builtin", "--block-list", tmp_path / "block.txt")
+    done = pagepairs(
+        "run", "--input", *site_files, "--output", tmp_path / "out", "--encoder", "builtin", "--block-list", tmp_path / "block.txt"
+    )
     assert (done.code, len(done.err.splitlines())) == (2, 1), done.err
     assert "line 2" in done.err
 

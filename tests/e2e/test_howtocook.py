@@ -79,7 +79,9 @@ def test_the_table_of_the_same_crawl_gives_the_same_pairs(shared_data: Path, how
 def test_every_pair_is_what_its_row_says(shared_data: Path, howtocook_run: Path) -> None:
     images, _ = read_crawl(shared_data / "howtocook.warc.gz")
     links = {(row["page_url"], row["image_url"]) for row in rows(howtocook_run, "links")}
-    vectors = {row["image_id"]: np.array(row["embedding"], np.float16).astype(np.float64) for row in rows(howtocook_run, "embeddings/builtin")}
+    vectors = {
+        row["image_id"]: np.array(row["embedding"], np.float16).astype(np.float64) for row in rows(howtocook_run, "embeddings/builtin")
+    }
     band = counters(howtocook_run, "candidates")["band"]
     pairs = rows(howtocook_run, "shards")
     assert len(pairs) > 50
@@ -127,7 +129,9 @@ def test_vectors_are_float16_of_unit_length(howtocook_run: Path) -> None:
 
 
 def test_shards_open_with_duckdb(howtocook_run: Path) -> None:
-    found = duckdb.sql(f"select pair_id, similarity, octet_length(condition_image) n from '{howtocook_run}/shards/*.parquet' order by pair_id").fetchall()
+    found = duckdb.sql(
+        f"select pair_id, similarity, octet_length(condition_image) n from '{howtocook_run}/shards/*.parquet' order by pair_id"
+    ).fetchall()
     expected = [(row["pair_id"], row["similarity"], len(row["condition_image"])) for row in rows(howtocook_run, "shards")]
     assert found == sorted(expected)
 

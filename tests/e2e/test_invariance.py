@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from made_crawls import page, picture, write_warc
+from made_crawls import Response, page, picture, write_warc
 from outputs import assert_conserved, assert_sound, data_hashes, rows
 
 import pipeline.jobs
@@ -35,10 +35,16 @@ def test_two_workers_give_the_same_bytes_of_the_real_crawl(shared_data: Path, ho
     assert data_hashes(tmp_path) == data_hashes(howtocook_run)
 
 
-def test_inputs_in_another_order_or_as_folder_or_glob_give_the_same_bytes(site_files: list[Path], site_run: Path, tmp_path: Path, pagepairs) -> None:
+def test_inputs_in_another_order_or_as_folder_or_glob_give_the_same_bytes(
+    site_files: list[Path], site_run: Path, tmp_path: Path, pagepairs
+) -> None:
     folder = site_files[0].parent
     shuffled = random.Random(0).sample(site_files, len(site_files))
-    ways = {"shuffled": ["--input", *shuffled], "twice": ["--input", shuffled[0], "--input", folder / "*.warc.gz"], "folder": ["--input", folder]}
+    ways = {
+        "shuffled": ["--input", *shuffled],
+        "twice": ["--input", shuffled[0], "--input", folder / "*.warc.gz"],
+        "folder": ["--input", folder],
+    }
     for name, inputs in ways.items():
         done = pagepairs("run", *inputs, "--output", tmp_path / name, "--encoder", "builtin")
         assert done.code == 0, done.err
@@ -56,8 +62,6 @@ def test_the_same_crawl_in_another_place_gives_the_same_bytes(site_files: list[P
 def test_records_in_another_order_give_the_same_rows(tmp_path: Path, pagepairs) -> None:
     """Which of two files holds a page or a picture, and where in it, decides nothing but references."""
     urls = [f"https://a.example/{n}.jpg" for n in range(9)]
-    from made_crawls import Response
-
     records = [page(f"https://a.example/{n}/", urls[3 * n : 3 * n + 4]) for n in range(3)] + [
         Response(url=url, body=picture(n // 3, n)) for n, url in enumerate(urls)
     ]

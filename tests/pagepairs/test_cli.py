@@ -39,5 +39,6 @@ def test_the_command_is_handed_its_name_and_flags(monkeypatch: pytest.MonkeyPatc
 
 
 def test_help_loads_neither_beam_nor_torch() -> None:
-    code = "import sys; from pagepairs.cli import main; main(['--help']); sys.exit(any(m in sys.modules for m in ('apache_beam', 'torch', 'pyarrow', 'tyro')))"
+    heavy = ("apache_beam", "torch", "pyarrow", "tyro")
+    code = f"import sys; from pagepairs.cli import main; main(['--help']); sys.exit(any(m in sys.modules for m in {heavy}))"
     assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0

@@ -1,5 +1,6 @@
 import errno
 import hashlib
+import itertools
 import json
 import os
 import resource
@@ -88,7 +89,8 @@ def test_a_full_target_leaves_what_was_there_and_no_temporary(tmp_path: Path) ->
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
-    code = f"import os\nfrom pagepairs.files import atomic\nwith atomic({str(tmp_path / 'a' / 'file')!r}) as file:\n    file.write(b'x')\n    os.kill(os.getpid(), 9)\n"
+    path = str(tmp_path / "a" / "file")
+    code = f"import os; from pagepairs.files import atomic\nwith atomic({path!r}) as f:\n    f.write(b'x'); os.kill(os.getpid(), 9)\n"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
     assert [name.startswith(".tmp-") for name in names(tmp_path / "a")] == [True]
     write_bytes(str(tmp_path / "a" / "kept"), b"")
@@ -139,15 +141,19 @@ TABLE = pa.table(
 def test_parquet_bytes_depend_on_the_rows_not_on_how_they_lie_in_memory(tmp_path_factory: pytest.TempPathFactory, cuts: list[int]) -> None:
     folder = tmp_path_factory.mktemp("parquet")
     bounds = [0, *sorted(cuts), 200]
-    pieces = [TABLE.slice(start, stop - start) for start, stop in zip(bounds, bounds[1:], strict=False)]
+    pieces = [TABLE.slice(start, stop - start) for start, stop in itertools.pairwise(bounds)]
     around = pa.concat_tables([TABLE.slice(150), TABLE, TABLE.slice(0, 3)]).combine_chunks().slice(50, 200)
     infos = [write_parquet(str(folder / "t"), table) for table in (TABLE, pa.concat_tables(pieces), around)]
     assert infos[1:] == [infos[0]] * 2
 
 
 def test_parquet_bytes_are_the_same_in_another_process(tmp_path: Path) -> None:
-    code = f"import pyarrow as pa\nfrom pagepairs.files import write_parquet\nprint(write_parquet({str(tmp_path / 'x')!r}, pa.table({{'a': ['é', None] * 9, 'b': list(range(18))}})).sha256)"
-    out = {subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env={"PYTHONHASHSEED": seed}).stdout for seed in "12"}
+    path, table = str(tmp_path / "x"), "pa.table({'a': ['é', None] * 9, 'b': list(range(18))})"
+    code = f"import pyarrow as pa\nfrom pagepairs.files import write_parquet\nprint(write_parquet({path!r}, {table}).sha256)"
+    out = {
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env={"PYTHONHASHSEED": seed}).stdout
+        for seed in "12"
+    }
     assert out == {write_parquet(str(tmp_path / "y"), pa.table({"a": ["é", None] * 9, "b": list(range(18))})).sha256 + "\n"}
 
 

@@ -94,6 +94,9 @@ def test_parts_of_mixed_numbers_are_equally_full() -> None:
 
 
 def test_keys_are_the_same_in_another_process() -> None:
-    code = "import numpy as np; from pagepairs.keys import *; print(text_key('é'), pair_id('a', 'b'), int(mix(3, np.array([5], np.uint64))[0]))"
-    runs = {subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env={"PYTHONHASHSEED": seed}).stdout for seed in "12"}
+    code = "from pagepairs.keys import *; print(text_key('é'), pair_id('a', 'b'), int(mix(3, np.array([5], np.uint64))[0]))"
+    runs = {
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env={"PYTHONHASHSEED": seed}).stdout
+        for seed in "12"
+    }
     assert runs == {f"{text_key('é')} {pair_id('a', 'b')} {slow_mix(3, 5)}\n"}

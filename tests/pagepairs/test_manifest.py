@@ -54,12 +54,25 @@ def test_another_schema_version_is_refused_with_both_numbers(tmp_path: Path) -> 
 def test_content_depends_on_names_and_bytes_of_the_files_only() -> None:
     a, b = info("a", "1" * 64), info("b", "2" * 64)
     assert manifest(a, b).content == manifest(a, b, digest="other").content
-    assert len({manifest(a, b).content, manifest(b, a).content, manifest(a).content, manifest(info("b", "1" * 64), info("a", "2" * 64)).content}) == 4
+    assert (
+        len(
+            {
+                manifest(a, b).content,
+                manifest(b, a).content,
+                manifest(a).content,
+                manifest(info("b", "1" * 64), info("a", "2" * 64)).content,
+            }
+        )
+        == 4
+    )
 
 
 def test_digest_ignores_the_order_of_keys_and_sees_every_value() -> None:
     assert digest_of({"a": 1, "b": [1, 2]}) == digest_of({"b": [1, 2], "a": 1})
-    assert len({digest_of(value) for value in ({"a": 1}, {"a": 1.0}, {"a": "1"}, {"a": None}, {"a": True}, {"b": 1}, ["a", 1], {"a": [1]})}) == 8
+    assert (
+        len({digest_of(value) for value in ({"a": 1}, {"a": 1.0}, {"a": "1"}, {"a": None}, {"a": True}, {"b": 1}, ["a", 1], {"a": [1]})})
+        == 8
+    )
 
 
 def test_strays_are_never_read(tmp_path: Path) -> None:

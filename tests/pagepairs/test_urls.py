@@ -82,7 +82,9 @@ def test_fragment_and_tracking_never_count(url: str) -> None:
     assert canonical_page(bare + ("&" if "?" in bare else "?") + "gclid=1") == canonical_page(bare)
 
 
-@pytest.mark.parametrize(("url", "host"), [("https://u@Example.ORG:8/x", "example.org"), ("file:///x", ""), ("x", ""), ("https://[::1]/", "[::1]")])
+@pytest.mark.parametrize(
+    ("url", "host"), [("https://u@Example.ORG:8/x", "example.org"), ("file:///x", ""), ("x", ""), ("https://[::1]/", "[::1]")]
+)
 def test_hosts(url: str, host: str) -> None:
     assert host_of(url) == host
 

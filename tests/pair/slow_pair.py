@@ -53,7 +53,12 @@ def follow(link: Row, crawl: Crawl, captures: list[Row], aliases: set[tuple[str,
         best = min(there, key=lambda c: (distance[id(c)], c["image_id"], _time(c["time"]), c["verdict"]), default=None)
         dropped = sorted(row["reason"] for row in crawl.rows["drops/scan"] if url_key(row["image_url"]) == key)
         reason, detail = _verdict(best, dropped)
-        row = link | {"url_key": key, "reason": link["reason"] or reason, "detail": detail, "page_key": text_key(episode_page(link["page_url"], config.group_by))}
+        row = link | {
+            "url_key": key,
+            "reason": link["reason"] or reason,
+            "detail": detail,
+            "page_key": text_key(episode_page(link["page_url"], config.group_by)),
+        }
         stands = best["best"] if best else dict.fromkeys(["image_id", "source", "offset", "length", "width", "height"])
         row |= {name: stands[name] for name in ("image_id", "source", "offset", "length", "width", "height")}
         rows.append(row | {"pixels": best["pixels"] if best else 0, "host": host_of(link["page_url"])})
@@ -104,7 +109,17 @@ def slowly_chosen(rows: list[Row]) -> list[Row]:
     def rank(row: Row) -> tuple[Any, ...]:
         missing, unknown = row["reason"] != "", row["reason"] == "not_in_crawl"
         # No id sorts behind all ids.
-        return missing, unknown, -row["pixels"], row["image_id"] or "~", row["image_url"], row["via"], row["reason"], row["detail"], row["alt"]
+        return (
+            missing,
+            unknown,
+            -row["pixels"],
+            row["image_id"] or "~",
+            row["image_url"],
+            row["via"],
+            row["reason"],
+            row["detail"],
+            row["alt"],
+        )
 
     return [min(elements[key], key=rank) for key in sorted(elements)]
 
@@ -180,7 +195,9 @@ def pairs_of(candidates: list[Row], config: PairConfig) -> list[Row]:
         for condition, target in [("ab", "ba")[flip]] + [("ba", "ab")[flip]] * (config.directions == "both"):
             first = group[0]
             row = {"page_url": first["page_url"], "page_count": len(group), "similarity": first["similarity"]}
-            row |= {f"{side}_{name}": first[f"{end}_{name}"] for side, end in (("condition", condition), ("target", target)) for name in NAMES}
+            row |= {
+                f"{side}_{name}": first[f"{end}_{name}"] for side, end in (("condition", condition), ("target", target)) for name in NAMES
+            }
             pairs.append(row | {"pair_id": pair_id(row["condition_id"], row["target_id"])})
     return sorted(pairs, key=lambda row: row["pair_id"])
 
@@ -202,11 +219,22 @@ def slow_pair(crawl: Crawl, config: PairConfig, low: float = LOW, high: float = 
     pairs = pairs_of(candidates, config)
     shown = ("image_id", "image_url", "position", "alt", "width", "height")
     episodes = [
-        {"page_url": episode_page(members[0]["page_url"], config.group_by), "page_key": page, "images": [{name: row[name] for name in shown} for row in members]}
+        {
+            "page_url": episode_page(members[0]["page_url"], config.group_by),
+            "page_key": page,
+            "images": [{name: row[name] for name in shown} for row in members],
+        }
         for page, members in pages.items()
     ]
     drops = [
-        {"stage": "pair", "reason": row["reason"], "error": False, "page_url": row["page_url"], "image_url": row["image_url"], "detail": row["detail"]}
+        {
+            "stage": "pair",
+            "reason": row["reason"],
+            "error": False,
+            "page_url": row["page_url"],
+            "image_url": row["image_url"],
+            "detail": row["detail"],
+        }
         for row in references
         if row["reason"]
     ]

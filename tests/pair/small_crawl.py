@@ -51,7 +51,9 @@ class Crawl:
         if angle is not None and not reason:
             self.vectors[row["image_id"]] = unit_vector(angle, self.width)
 
-    def link(self, page: str, name: str, *, url: str = "", position: int | None = None, time: int | None = 0, reason: str = "", **facts: Any) -> None:
+    def link(
+        self, page: str, name: str, *, url: str = "", position: int | None = None, time: int | None = 0, reason: str = "", **facts: Any
+    ) -> None:
         """Adds a reference in https://PAGE; positions count up."""
         url, page = url or f"https://img/{name}", page if ":" in page else f"https://{page}"
         count = sum(row["page_url"] == page for row in self.rows["links"])
@@ -78,12 +80,17 @@ class Crawl:
         rng = random.Random(shuffle)
         vectors = [{"image_id": name, "embedding": vector} for name, vector in self.vectors.items()]
         datasets = {**self.rows, "embeddings/test": vectors}
-        for name, rows in datasets.items():
-            rows = list(rows)
+        for name, given in datasets.items():
+            rows = list(given)
             if shuffle is not None:
                 rng.shuffle(rows)
-            owners = [rng.randrange(files) for _ in rows] if shuffle is not None else [i * files // max(1, len(rows)) for i in range(len(rows))]
-            infos = [self._write_file(output / name, f"{i}.parquet", name, [r for r, o in zip(rows, owners, strict=True) if o == i]) for i in range(files)]
+            owners = (
+                [rng.randrange(files) for _ in rows] if shuffle is not None else [i * files // max(1, len(rows)) for i in range(len(rows))]
+            )
+            infos = [
+                self._write_file(output / name, f"{i}.parquet", name, [r for r, o in zip(rows, owners, strict=True) if o == i])
+                for i in range(files)
+            ]
             write_manifest(str(output / name), Manifest(dataset=name, digest="", files=tuple(infos), counters={}))
 
     def _write_file(self, folder: Path, name: str, dataset: str, rows: list[Row]) -> FileInfo:
@@ -112,16 +119,22 @@ class Paired:
 
     def drops(self) -> set[tuple[str, str, str]]:
         """(page, image, reason) of the dropped references, without the schemes."""
-        return {(row["page_url"].removeprefix("https://"), row["image_url"].removeprefix("https://img/"), row["reason"]) for row in self.rows["drops/pair"]}
+        return {
+            (row["page_url"].removeprefix("https://"), row["image_url"].removeprefix("https://img/"), row["reason"])
+            for row in self.rows["drops/pair"]
+        }
 
     def episodes(self) -> dict[str, list[str]]:
         """URLs of the images of each page, without the schemes."""
         return {
-            row["page_url"].removeprefix("https://"): [image["image_url"].removeprefix("https://img/") for image in row["images"]] for row in self.rows["episodes"]
+            row["page_url"].removeprefix("https://"): [image["image_url"].removeprefix("https://img/") for image in row["images"]]
+            for row in self.rows["episodes"]
         }
 
 
-def pair_job(output: Path, work: Path, *, parts: int = 1, config: PairConfig | None = None, low: float = LOW, high: float = HIGH) -> PairJob:
+def pair_job(
+    output: Path, work: Path, *, parts: int = 1, config: PairConfig | None = None, low: float = LOW, high: float = HIGH
+) -> PairJob:
     return PairJob(
         output=str(output),
         work=str(work),
@@ -135,7 +148,9 @@ def pair_job(output: Path, work: Path, *, parts: int = 1, config: PairConfig | N
     )
 
 
-def run_pair(crawl: Crawl, folder: Path, *, parts: int = 1, files: int = 1, shuffle: int | None = None, workers: int = 1, **settings: Any) -> Paired:
+def run_pair(
+    crawl: Crawl, folder: Path, *, parts: int = 1, files: int = 1, shuffle: int | None = None, workers: int = 1, **settings: Any
+) -> Paired:
     """Writes the crawl and runs the stage over it."""
     crawl.write(folder / "out", files=files, shuffle=shuffle)
     return finish_pair(pair_job(folder / "out", folder / "work", parts=parts, **settings), workers)
@@ -143,7 +158,10 @@ def run_pair(crawl: Crawl, folder: Path, *, parts: int = 1, files: int = 1, shuf
 
 def finish_pair(job: PairJob, workers: int = 1) -> Paired:
     journals = pair_up(job, pipeline_options((), workers))
-    outcomes = {phase: merge_outcomes(journals[phase].read(part_name(part, job.parts)) for part in range(job.parts)) for phase in ("episodes", "pairs")}
+    outcomes = {
+        phase: merge_outcomes(journals[phase].read(part_name(part, job.parts)) for part in range(job.parts))
+        for phase in ("episodes", "pairs")
+    }
     work, rows, hashes = Path(job.work), {}, {}
     for dataset, infos in (outcomes["episodes"].files | outcomes["pairs"].files).items():
         tables = [pq.read_table(work / "final" / dataset / info.name) for info in infos]

@@ -17,7 +17,18 @@ Row = dict[str, Any]
 def reference(page: str = "p", **facts: Any) -> Row:
     row: Row = dict.fromkeys(_REFERENCES.names)
     row |= {"page_url": page, "page_key": text_key(page), "capture": 1, "position": 0, "via": "img", "host": "h", "alt": "", "detail": ""}
-    row |= {"reason": "", "pixels": 100, "image_id": "a" * 64, "image_url": "u", "url_key": "u", "source": "s", "offset": 0, "length": 1, "width": 10, "height": 10}
+    row |= {
+        "reason": "",
+        "pixels": 100,
+        "image_id": "a" * 64,
+        "image_url": "u",
+        "url_key": "u",
+        "source": "s",
+        "offset": 0,
+        "length": 1,
+        "width": 10,
+        "height": 10,
+    }
     row |= facts
     if row["reason"] in ("not_in_crawl", "image_dropped"):
         row |= dict.fromkeys(["pixels", "image_id", "source", "offset", "length", "width", "height"])
@@ -25,7 +36,10 @@ def reference(page: str = "p", **facts: Any) -> Row:
 
 
 def table(rows: list[Row]) -> pa.Table:
-    return pa.table([pa.array([row[name] for row in rows], kind) for name, kind in zip(_REFERENCES.names, _REFERENCES.types, strict=True)], schema=_REFERENCES)
+    return pa.table(
+        [pa.array([row[name] for row in rows], kind) for name, kind in zip(_REFERENCES.names, _REFERENCES.types, strict=True)],
+        schema=_REFERENCES,
+    )
 
 
 def chosen(rows: list[Row]) -> list[Row]:
@@ -36,7 +50,16 @@ VERDICTS = st.sampled_from(["", "", "", "not_in_crawl", "image_dropped", "boiler
 ROWS = st.lists(
     st.builds(
         lambda page, capture, position, image, url, via, reason, detail: reference(
-            page, capture=capture, position=position, image_id=image * 64, pixels=ord(image) % 3, image_url=url, url_key=url, via=via, reason=reason, detail=detail
+            page,
+            capture=capture,
+            position=position,
+            image_id=image * 64,
+            pixels=ord(image) % 3,
+            image_url=url,
+            url_key=url,
+            via=via,
+            reason=reason,
+            detail=detail,
         ),
         st.sampled_from("pq"),
         st.sampled_from([1, 2**64 - 1]),
@@ -94,7 +117,12 @@ def test_a_referer_counts_only_where_the_page_does_not_name_the_image() -> None:
 
 @pytest.mark.parametrize("reason", ["page_opt_out", "page_blocked"])
 def test_a_page_left_out_in_one_capture_is_left_out_in_all(reason: str) -> None:
-    rows = [reference(capture=1, reason=reason), reference(capture=2, position=1), reference(capture=2, position=2, reason="not_in_crawl"), reference("q")]
+    rows = [
+        reference(capture=1, reason=reason),
+        reference(capture=2, position=1),
+        reference(capture=2, position=2, reason="not_in_crawl"),
+        reference("q"),
+    ]
     assert sorted((row["page_url"], row["reason"]) for row in chosen(rows)) == [("p", reason)] * 3 + [("q", "")]
 
 

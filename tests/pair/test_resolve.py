@@ -16,7 +16,9 @@ Captures = list[tuple[str, int | None, str]]
 def found(links: Links, captures: Captures) -> np.ndarray:
     link_table = pa.table({"url_key": pa.array([k for k, _ in links], pa.string()), "page_time": pa.array([t for _, t in links], TIME)})
     keys, times, ids = (list(column) for column in zip(*captures, strict=True)) if captures else ([], [], [])
-    capture_table = pa.table({"url_key": pa.array(keys, pa.string()), "time": pa.array(times, TIME), "image_id": pa.array(ids, pa.string())})
+    capture_table = pa.table(
+        {"url_key": pa.array(keys, pa.string()), "time": pa.array(times, TIME), "image_id": pa.array(ids, pa.string())}
+    )
     return nearest_capture(link_table, capture_table)
 
 

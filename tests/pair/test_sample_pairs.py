@@ -28,7 +28,9 @@ def slow_sample(page: int, images: list[int], pairs: int, seed: int) -> set[tupl
     return {(i, j) for _, i, j in sorted(keyed)[:pairs]}
 
 
-PAGES = st.lists(st.tuples(UINT64, st.lists(UINT64, min_size=2, max_size=6, unique=True)), min_size=1, max_size=6, unique_by=lambda page: page[0])
+PAGES = st.lists(
+    st.tuples(UINT64, st.lists(UINT64, min_size=2, max_size=6, unique=True)), min_size=1, max_size=6, unique_by=lambda page: page[0]
+)
 
 
 def sampled(pages: list[tuple[int, list[int]]], pairs: int, seed: int) -> list[set[tuple[int, int]]]:
@@ -93,7 +95,9 @@ def at_most(degrees: int) -> float:
 
 def test_every_pair_is_sampled_equally_often() -> None:
     pages, images, pairs = 20_000, 5, 3
-    counts = Counter(pair for page in sampled([(int(page), [int(h) for h in hashes(images)]) for page in hashes(pages, 1)], pairs, 0) for pair in page)
+    counts = Counter(
+        pair for page in sampled([(int(page), [int(h) for h in hashes(images)]) for page in hashes(pages, 1)], pairs, 0) for pair in page
+    )
     # Without replacement the statistic shrinks by (N - n) / (N - 1); the bound for independent draws holds all the more.
     assert sorted(counts) == [*itertools.combinations(range(images), 2)]
     assert chi_square(list(counts.values()), pages * pairs / 10) < at_most(9)
@@ -123,7 +127,11 @@ def test_bottom_k_marks_the_k_lowest_of_each_code(rows: list[tuple[int, int]], k
     assert bottom_k(codes, values, k).tolist() == [row in lowest for row in rows]
 
 
-@given(st.lists(st.tuples(st.integers(0, 1), UINT64), max_size=20, unique_by=lambda row: row[1]), st.lists(st.integers(0, 2), min_size=20, max_size=20), st.integers(1, 4))
+@given(
+    st.lists(st.tuples(st.integers(0, 1), UINT64), max_size=20, unique_by=lambda row: row[1]),
+    st.lists(st.integers(0, 2), min_size=20, max_size=20),
+    st.integers(1, 4),
+)
 def test_bottom_k_of_bottom_ks_is_the_bottom_k(rows: list[tuple[int, int]], owners: list[int], k: int) -> None:
     """Each part may sample by itself: what the whole samples is among what the parts keep."""
     codes, values = np.array([row[0] for row in rows], np.int64), np.array([row[1] for row in rows], np.uint64)

@@ -1,4 +1,4 @@
-"""The claim: the float64 dot product of stored float16 vectors of unit length is exact, so no order of summing and no machine can change it."""
+"""The claim: the float64 dot product of stored float16 vectors of unit length is exact, so no order and no machine can change it."""
 
 import math
 from fractions import Fraction
@@ -81,7 +81,13 @@ def test_large_and_tiny_products_interleaved_in_the_worst_order() -> None:
     assert_exact(np.stack([a, b, b[::-1], -a]))
 
 
-@given(hnp.arrays(np.float16, hnp.array_shapes(min_dims=2, max_dims=2, min_side=2, max_side=12), elements=st.floats(-1, 1, width=16, allow_subnormal=True)))
+@given(
+    hnp.arrays(
+        np.float16,
+        hnp.array_shapes(min_dims=2, max_dims=2, min_side=2, max_side=12),
+        elements=st.floats(-1, 1, width=16, allow_subnormal=True),
+    )
+)
 @settings(deadline=None, max_examples=100)
 def test_any_numbers_of_magnitude_one_at_most(vectors: np.ndarray) -> None:
     assert_exact(vectors)

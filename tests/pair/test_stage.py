@@ -21,20 +21,30 @@ def assert_agree(found: Paired, expected: dict[str, list[dict[str, Any]]]) -> No
     assert ordered(found.rows["episodes"], "page_key") == ordered(expected["episodes"], "page_key")
     names = ("page_url", "image_url", "reason", "detail")
     assert ordered(found.rows["drops/pair"], *names) == ordered(expected["drops/pair"], *names)
-    candidates = [{name: row[name] for name in found.rows["candidates"][0]} for row in expected["candidates"]] if found.rows["candidates"] else []
+    candidates = (
+        [{name: row[name] for name in found.rows["candidates"][0]} for row in expected["candidates"]] if found.rows["candidates"] else []
+    )
     assert ordered(found.rows["candidates"], "page_key", "a_id", "b_id") == ordered(candidates, "page_key", "a_id", "b_id")
     assert len(candidates) == len(expected["candidates"])
     assert ordered(found.rows["pairs"], "pair_id") == expected["pairs"]
     pages, pairs = found.outcomes["episodes"].counters, found.outcomes["pairs"].counters
     assert pages["dropped"] == reasons(expected["drops/pair"])
     assert pages["kept"] == sum(len(row["images"]) for row in expected["episodes"])
-    assert (pages["in"], pages["errors"], pages["episodes"]) == (pages["kept"] + sum(pages["dropped"].values()), 0, len(expected["episodes"]))
+    assert (pages["in"], pages["errors"], pages["episodes"]) == (
+        pages["kept"] + sum(pages["dropped"].values()),
+        0,
+        len(expected["episodes"]),
+    )
     possible = sum(len(row["images"]) * (len(row["images"]) - 1) // 2 for row in expected["episodes"])
     assert pages["not_sampled"] == possible - len(expected["candidates"])
     counts = reasons(expected["candidates"])
     assert pairs["kept"] == counts.pop("", 0)
     assert pairs["dropped"] == counts
-    assert (pairs["in"], pairs["pairs"], sum(pairs["histogram"])) == (len(expected["candidates"]), len(expected["pairs"]), len(expected["candidates"]))
+    assert (pairs["in"], pairs["pairs"], sum(pairs["histogram"])) == (
+        len(expected["candidates"]),
+        len(expected["pairs"]),
+        len(expected["candidates"]),
+    )
 
 
 # One crawl in which every reason has a reference that it drops and one just on the other side
@@ -129,7 +139,9 @@ def test_a_page_over_the_cap_loses_one_image_and_keeps_the_order(both: Paired) -
 
 
 def test_the_detail_of_a_dropped_image_is_the_reason_of_scan(both: Paired) -> None:
-    details = {row["image_url"].removeprefix("https://img/"): row["detail"] for row in both.rows["drops/pair"] if row["reason"] == "image_dropped"}
+    details = {
+        row["image_url"].removeprefix("https://img/"): row["detail"] for row in both.rows["drops/pair"] if row["reason"] == "image_dropped"
+    }
     assert details == {"too_small": "too_small", "low_texture": "low_texture", "opted": "opt_out", "blocked": "blocked"}
 
 
@@ -143,12 +155,22 @@ def banded(tmp_path_factory: pytest.TempPathFactory) -> Paired:
     crawl = Crawl()
     for name, angle in (("0", 0), ("30", 30), ("60", 60), ("90", 90), ("59", 59), ("29", 29)):
         crawl.image(name, angle=angle)
-    for page, names in (("low", ["0", "60"]), ("below", ["0", "90"]), ("high", ["30", "60"]), ("above", ["30", "59"]), ("x", ["0", "29"]), ("y", ["29", "0"]), ("z", ["0", "29"])):
+    for page, names in (
+        ("low", ["0", "60"]),
+        ("below", ["0", "90"]),
+        ("high", ["30", "60"]),
+        ("above", ["30", "59"]),
+        ("x", ["0", "29"]),
+        ("y", ["29", "0"]),
+        ("z", ["0", "29"]),
+    ):
         crawl.page(page, *names)
     # cos 60 = 0.5 and cos 30 as float16 vectors have them: the bounds are inclusive.
     found = slow_pair(crawl, PairConfig(), low=-1, high=1)["candidates"]
     at = {row["page_url"]: row["similarity"] for row in found}
-    return run_pair(crawl, tmp_path_factory.mktemp("banded"), low=at["https://low"], high=at["https://x"], config=PairConfig(directions="both"))
+    return run_pair(
+        crawl, tmp_path_factory.mktemp("banded"), low=at["https://low"], high=at["https://x"], config=PairConfig(directions="both")
+    )
 
 
 def test_the_bounds_are_kept_and_beyond_them_nothing(banded: Paired) -> None:
@@ -157,7 +179,9 @@ def test_the_bounds_are_kept_and_beyond_them_nothing(banded: Paired) -> None:
     twins = dict.fromkeys("xyz", "on_another_page") | {lowest: ""}
     assert found == {"low": "", "below": "below_low", "high": "", "above": "", **twins} | {"above": found["above"]}
     similarity = {row["page_url"].removeprefix("https://"): row["similarity"] for row in banded.rows["candidates"]}
-    assert {page: similarity["below"] < similarity["low"] <= value <= similarity["x"] for page, value in similarity.items() if found[page] == ""} == dict.fromkeys([page for page in found if found[page] == ""], True)
+    assert {
+        page: similarity["below"] < similarity["low"] <= value <= similarity["x"] for page, value in similarity.items() if found[page] == ""
+    } == dict.fromkeys([page for page in found if found[page] == ""], True)
 
 
 def test_a_pair_of_three_pages_is_written_once_with_their_number_and_in_both_directions(banded: Paired) -> None:
@@ -180,7 +204,9 @@ def any_crawl(seed: int) -> Crawl:
             crawl.image(
                 content,
                 url=f"https://img/{name}",
-                angle=rng.choice([None, 0, 20, 40, 40, 65, 65, 90, 180]) if content not in names or image_id(content) not in crawl.vectors else None,
+                angle=rng.choice([None, 0, 20, 40, 40, 65, 65, 90, 180])
+                if content not in names or image_id(content) not in crawl.vectors
+                else None,
                 time=time,
                 reason=rng.choice(["opt_out", "blocked", *[""] * 60]),
                 phash=rng.choice([int(image_id(content)[:16], 16)] * 7 + [rng.randrange(4)]),
@@ -205,14 +231,20 @@ def any_crawl(seed: int) -> Crawl:
             for position in range(rng.randrange(1, 9)):
                 reason = rng.choice(["page_opt_out", "page_blocked"]) if closed else ""
                 for via in rng.choice([["img"], ["img", "srcset", "srcset"], ["referer"]]):
-                    crawl.link(address, rng.choice(urls), position=position, capture=capture, time=time, via=via, reason=reason, alt=f"{position}")
+                    crawl.link(
+                        address, rng.choice(urls), position=position, capture=capture, time=time, via=via, reason=reason, alt=f"{position}"
+                    )
     return crawl
 
 
 def _size(content: str) -> dict[str, int]:
     """The same size for the same content."""
     rng = random.Random(content)
-    return {"width": rng.choice([255, 300, 640, 640, 640, 900]), "height": rng.choice([255, 480, 480, 480, 480]), "bytes": rng.choice([90, 100])}
+    return {
+        "width": rng.choice([255, 300, 640, 640, 640, 900]),
+        "height": rng.choice([255, 480, 480, 480, 480]),
+        "bytes": rng.choice([90, 100]),
+    }
 
 
 @pytest.mark.parametrize(
@@ -241,7 +273,9 @@ def test_order_files_and_waves_change_no_byte(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(pipeline.jobs, "_PACK_BYTES", 1)
     found.append(run_pair(crawl, tmp_path / "1", config=config, parts=3, files=4, shuffle=1))
     assert found[1].hashes == found[0].hashes
-    assert {name: len(files) for name, files in found[0].hashes.items()} == dict.fromkeys(["episodes", "drops/pair", "candidates", "pairs"], 3)
+    assert {name: len(files) for name, files in found[0].hashes.items()} == dict.fromkeys(
+        ["episodes", "drops/pair", "candidates", "pairs"], 3
+    )
 
 
 def test_what_is_done_is_not_done_again_and_a_lost_part_comes_back_byte_by_byte(tmp_path: Path) -> None:

@@ -45,8 +45,7 @@ def test_work_does_run_ahead() -> None:
 
 
 def test_an_error_comes_in_its_turn() -> None:
-    found = []
+    results = map_ahead(lambda n: 1 // (n - 3), range(9), threads=2, window=4)
+    assert [next(results)[0] for _ in range(3)] == [0, 1, 2]
     with pytest.raises(ZeroDivisionError):
-        for n, _ in map_ahead(lambda n: 1 // (n - 3), range(9), threads=2, window=4):
-            found.append(n)
-    assert found == [0, 1, 2]
+        next(results)

@@ -11,9 +11,14 @@ from pipeline.commands import config_from_json, main, parse
 from pipeline.run import as_json
 
 
+def here(*names: str) -> tuple[str, ...]:
+    """Paths as config.json holds them: the same from every folder."""
+    return tuple(str(Path.cwd() / name) for name in names)
+
+
 def test_settings_that_are_not_given_are_defaults() -> None:
     config = parse("run", ["--input", "crawl.warc.gz", "--output", "out"])
-    assert config == Config(scan=ScanConfig(input=("crawl.warc.gz",)), run=RunConfig(output="out"))
+    assert config == Config(scan=ScanConfig(input=here("crawl.warc.gz")), run=RunConfig(output=here("out")[0]))
 
 
 @pytest.mark.parametrize(
@@ -26,13 +31,35 @@ def test_settings_that_are_not_given_are_defaults() -> None:
     ],
 )
 def test_several_input_flags_add_up(argv: list[str]) -> None:
-    assert parse("run", argv) == Config(scan=ScanConfig(input=("a", "b", "c"), limit=3), run=RunConfig(output="o"))
+    assert parse("run", argv) == Config(scan=ScanConfig(input=here("a", "b", "c"), limit=3), run=RunConfig(output=here("o")[0]))
 
 
 def test_flags_of_every_group_with_dashes_or_underscores() -> None:
-    argv = ["--input", "i", "--output", "o", "--min-side-px", "64", "--pairs_per_episode", "5", "--low", "-0.5", "--high", "0.5", "--size", "64", "--ignore-opt-out"]
+    argv = [
+        "--input",
+        "i",
+        "--output",
+        "o",
+        "--min-side-px",
+        "64",
+        "--pairs_per_episode",
+        "5",
+        "--low",
+        "-0.5",
+        "--high",
+        "0.5",
+        "--size",
+        "64",
+        "--ignore-opt-out",
+    ]
     config = parse("run", argv)
-    assert (config.scan.min_side_px, config.pair.pairs_per_episode, config.pair.low, config.shard.size, config.scan.ignore_opt_out) == (64, 5, -0.5, 64, True)
+    assert (config.scan.min_side_px, config.pair.pairs_per_episode, config.pair.low, config.shard.size, config.scan.ignore_opt_out) == (
+        64,
+        5,
+        -0.5,
+        64,
+        True,
+    )
 
 
 def write_config(path: Path, config: Config) -> Path:
@@ -41,10 +68,10 @@ def write_config(path: Path, config: Config) -> Path:
 
 
 SAVED = Config(
-    scan=ScanConfig(input=("a", "b"), min_side_px=99),
+    scan=ScanConfig(input=("/crawl/a", "/crawl/b"), min_side_px=99),
     pair=PairConfig(low=0.1, high=0.2, seed=5),
     shard=ShardConfig(size=64),
-    run=RunConfig(output="elsewhere", threads=3),
+    run=RunConfig(output="/elsewhere", threads=3),
     beam_args=("--runner=FnApiRunner",),
 )
 
@@ -53,20 +80,26 @@ def test_a_config_file_is_what_config_json_holds(tmp_path: Path) -> None:
     assert config_from_json(json.loads(json.dumps(as_json(SAVED)))) == SAVED
     path = write_config(tmp_path / "c.json", SAVED)
     assert parse("run", ["--config", str(path)]) == SAVED
-    assert parse("pair", [f"--config={path}", "--output", "elsewhere"]) == SAVED
+    assert parse("pair", [f"--config={path}", "--output", "/elsewhere"]) == SAVED
 
 
 def test_a_flag_outweighs_the_config_file(tmp_path: Path) -> None:
     path = write_config(tmp_path / "c.json", SAVED)
     config = parse("run", ["--config", str(path), "--seed", "6", "--input", "c", "--runner", "DirectRunner"])
-    assert (config.pair, config.scan.input, config.beam_args) == (PairConfig(low=0.1, high=0.2, seed=6), ("c",), ("--runner", "DirectRunner"))
+    assert (config.pair, config.scan.input, config.beam_args) == (
+        PairConfig(low=0.1, high=0.2, seed=6),
+        here("c"),
+        ("--runner", "DirectRunner"),
+    )
 
 
 @pytest.mark.parametrize("command", ["embed", "pair", "shard", "report"])
 def test_a_stage_takes_what_is_not_given_from_the_outputs_config(tmp_path: Path, command: str) -> None:
     write_config(tmp_path / "config.json", SAVED)
     config = parse(command, ["--output", str(tmp_path)])
-    assert config == Config(scan=SAVED.scan, pair=SAVED.pair, shard=SAVED.shard, beam_args=SAVED.beam_args, run=RunConfig(output=str(tmp_path), threads=3))
+    assert config == Config(
+        scan=SAVED.scan, pair=SAVED.pair, shard=SAVED.shard, beam_args=SAVED.beam_args, run=RunConfig(output=str(tmp_path), threads=3)
+    )
     assert parse(command, [f"--output={tmp_path}"]) == config
 
 
@@ -82,7 +115,11 @@ def test_run_starts_from_the_defaults_whatever_the_output_holds(tmp_path: Path) 
         ("run", ["--output", "o"], "--input is missing: name crawl files"),
         ("scan", ["--output", "o"], "--input is missing"),
         ("pair", ["--output", "/nowhere/at/all"], "/nowhere/at/all holds no run: start with `pagepairs run`"),
-        ("run", ["--input", "a", "--output", "o", "--pairs-per-episod", "3"], "no flag --pairs-per-episod; the nearest is --pairs-per-episode"),
+        (
+            "run",
+            ["--input", "a", "--output", "o", "--pairs-per-episod", "3"],
+            "no flag --pairs-per-episod; the nearest is --pairs-per-episode",
+        ),
         ("run", ["--input", "a", "--output", "o", "--runer=FlinkRunner"], "no flag --runer; the nearest is --runner"),
         ("run", ["--input", "a", "--output", "o", "-x"], "'-x' belongs to no flag"),
         ("run", ["--input", "a", "--output", "o", "--config"], "--config is missing its value"),

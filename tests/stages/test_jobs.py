@@ -42,7 +42,9 @@ def info(name: str) -> FileInfo:
 
 def test_a_journal_gives_back_what_was_written(tmp_path: Path) -> None:
     journal = Journal(str(tmp_path / "done"))
-    outcome = Outcome(files={"images": [info("a"), info("b")], "links": []}, counters={"in": 3, "dropped": {"aspect": 1}, "histogram": [0, 2]})
+    outcome = Outcome(
+        files={"images": [info("a"), info("b")], "links": []}, counters={"in": 3, "dropped": {"aspect": 1}, "histogram": [0, 2]}
+    )
     assert not journal.has("task")
     journal.write("task", outcome)
     assert journal.has("task")
@@ -50,7 +52,15 @@ def test_a_journal_gives_back_what_was_written(tmp_path: Path) -> None:
     assert journal.read("task") == outcome
 
 
-COUNTERS = st.fixed_dictionaries({}, optional={"in": st.integers(0, 9), "errors": st.integers(0, 9), "dropped": st.dictionaries(st.sampled_from("abc"), st.integers(0, 9)), "bins": st.lists(st.integers(0, 9), min_size=3, max_size=3)})
+COUNTERS = st.fixed_dictionaries(
+    {},
+    optional={
+        "in": st.integers(0, 9),
+        "errors": st.integers(0, 9),
+        "dropped": st.dictionaries(st.sampled_from("abc"), st.integers(0, 9)),
+        "bins": st.lists(st.integers(0, 9), min_size=3, max_size=3),
+    },
+)
 
 
 @given(st.lists(COUNTERS))
@@ -59,7 +69,7 @@ def test_merged_counters_are_sums_in_any_order_and_leave_their_parts_alone(count
     merged = merge_counters(counters)
     for name in ("in", "errors"):
         assert merged.get(name, 0) == sum(counter.get(name, 0) for counter in counters)
-    assert {reason: n for reason, n in merged.get("dropped", {}).items()} == {
+    assert dict(merged.get("dropped", {})) == {
         reason: sum(c.get("dropped", {}).get(reason, 0) for c in counters) for reason in {r for c in counters for r in c.get("dropped", {})}
     }
     if "bins" in merged:
@@ -74,7 +84,11 @@ def test_lists_of_other_lengths_do_not_add() -> None:
 
 
 def test_merged_outcomes_list_files_by_name() -> None:
-    outcomes = [Outcome(files={"x": [info("b")]}, counters={"in": 1}), Outcome(files={"x": [info("a")], "y": [info("c")]}, counters={"in": 2}), Outcome()]
+    outcomes = [
+        Outcome(files={"x": [info("b")]}, counters={"in": 1}),
+        Outcome(files={"x": [info("a")], "y": [info("c")]}, counters={"in": 2}),
+        Outcome(),
+    ]
     assert merge_outcomes(iter(outcomes)) == Outcome(files={"x": [info("a"), info("b")], "y": [info("c")]}, counters={"in": 3})
     assert merge_outcomes([]) == Outcome()
 
@@ -95,7 +109,18 @@ def options_of(*args: str, workers: int = 1) -> dict[str, Any]:
     return dict(pipeline_options(args, workers).get_all_options())
 
 
-@pytest.mark.parametrize("args", [[], ["--runner=DirectRunner"], ["--runner", "DirectRunner"], ["--runner", "FnApiRunner"], ["--runner", "directrunner"], ["--runner", "direct"], ["--runner", "SwitchingDirectRunner"]])
+@pytest.mark.parametrize(
+    "args",
+    [
+        [],
+        ["--runner=DirectRunner"],
+        ["--runner", "DirectRunner"],
+        ["--runner", "FnApiRunner"],
+        ["--runner", "directrunner"],
+        ["--runner", "direct"],
+        ["--runner", "SwitchingDirectRunner"],
+    ],
+)
 def test_the_direct_runner_is_beams_in_process_runner(args: list[str]) -> None:
     options = options_of(*args)
     assert (options["runner"], options["direct_num_workers"], options["direct_running_mode"]) == ("FnApiRunner", 1, "in_memory")
@@ -119,7 +144,9 @@ def test_the_main_session_is_never_pickled(save: list[str]) -> None:
     assert options_of(*save)["save_main_session"] is False
 
 
-@pytest.mark.parametrize("args", [["--runner", "DaskRunner"], ["--runner=apache_beam.runners.dask.dask_runner.DaskRunner"], ["--runner", "daskrunner"]])
+@pytest.mark.parametrize(
+    "args", [["--runner", "DaskRunner"], ["--runner=apache_beam.runners.dask.dask_runner.DaskRunner"], ["--runner", "daskrunner"]]
+)
 def test_dask_is_refused_with_what_to_use(args: list[str]) -> None:
     with pytest.raises(ValueError, match=r"--runner DaskRunner .*: use FlinkRunner"):
         pipeline_options(args, 1)
@@ -184,7 +211,7 @@ def spread(tag: str, path: str) -> Iterator[Rows]:
 class Collect:
     """Writes the rows of a part by tag, and counts its calls in files."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | str) -> None:
         self.folder = str(folder)
 
     def __call__(self, part: int, tables: Mapping[str, pa.Table]) -> Outcome:
@@ -192,7 +219,9 @@ class Collect:
         with open(f"{self.folder}/calls/{part}", "a", encoding="ascii") as file:
             file.write("x")
         rows = {tag: sorted(table["n"].to_pylist()) for tag, table in tables.items()}
-        table = pa.table({"tag": pa.array(sorted(rows), pa.string()), "rows": pa.array([rows[tag] for tag in sorted(rows)], pa.list_(pa.int64()))})
+        table = pa.table(
+            {"tag": pa.array(sorted(rows), pa.string()), "rows": pa.array([rows[tag] for tag in sorted(rows)], pa.list_(pa.int64()))}
+        )
         return Outcome(files={"x": [write_parquet(f"{self.folder}/{part}.parquet", table)]}, counters={"in": sum(map(len, rows.values()))})
 
 
@@ -210,7 +239,9 @@ def expected_part(part: int, parts: int) -> dict[str, list[int]]:
 
 
 @pytest.mark.parametrize(("parts", "wave", "pack_bytes", "workers"), [(1, 1, 1, 1), (5, 2, 100, 1), (90, 90, 2**25, 1), (4, 4, 2**25, 2)])
-def test_every_part_gets_its_rows_of_all_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: int, wave: int, pack_bytes: int, workers: int) -> None:
+def test_every_part_gets_its_rows_of_all_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: int, wave: int, pack_bytes: int, workers: int
+) -> None:
     import pyarrow.parquet as pq
 
     monkeypatch.setattr(jobs, "_WAVE_ROWS", wave * 10)
@@ -218,8 +249,15 @@ def test_every_part_gets_its_rows_of_all_files(tmp_path: Path, monkeypatch: pyte
     journal, reduce = Journal(str(tmp_path / "done")), Collect(tmp_path)
     if workers > 1:
         # Worker processes import this file by name; a process of its own keeps the test runner out of it.
-        code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_jobs as t; from pathlib import Path; p = Path({str(tmp_path)!r})\nif __name__ == '__main__': t.run_parts('x', t.INPUTS, t.spread, t.Collect(p), {parts}, t.Journal(str(p / 'done')), t.pipeline_options((), {workers}), part_rows=10)"
-        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)})
+        code = f"""
+import test_jobs as t
+if __name__ == "__main__":
+    journal, options = t.Journal({journal.folder!r}), t.pipeline_options((), {workers})
+    t.run_parts("x", t.INPUTS, t.spread, t.Collect({str(tmp_path)!r}), {parts}, journal, options, part_rows=10)
+"""
+        subprocess.run(
+            [sys.executable, "-c", code], check=True, capture_output=True, env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+        )
     else:
         assert run_parts("x", INPUTS, spread, reduce, parts, journal, pipeline_options((), workers), part_rows=10) == parts
     for part in range(parts):
@@ -246,7 +284,9 @@ def test_parts_without_rows_are_written_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("runner", "waves"), [("FnApiRunner", 3), ("FlinkRunner", 1)])
-def test_a_cluster_gets_all_parts_at_once_and_this_machine_a_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runner: str, waves: int) -> None:
+def test_a_cluster_gets_all_parts_at_once_and_this_machine_a_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runner: str, waves: int
+) -> None:
     made = []
 
     class Pipeline(jobs.beam.Pipeline):  # type: ignore[misc, name-defined]
@@ -256,13 +296,24 @@ def test_a_cluster_gets_all_parts_at_once_and_this_machine_a_few(tmp_path: Path,
 
     monkeypatch.setattr(jobs, "_WAVE_ROWS", 20)
     monkeypatch.setattr(jobs.beam, "Pipeline", Pipeline)
-    run_parts("x", INPUTS, spread, Collect(tmp_path), 6, Journal(str(tmp_path / "done")), pipeline_options([f"--runner={runner}"], 1), part_rows=10)
+    run_parts(
+        "x",
+        INPUTS,
+        spread,
+        Collect(tmp_path),
+        6,
+        Journal(str(tmp_path / "done")),
+        pipeline_options([f"--runner={runner}"], 1),
+        part_rows=10,
+    )
     assert len(made) == waves
 
 
 @given(st.lists(st.integers(-5, 5)), st.integers(0, 3))
 def test_packed_tables_come_back(values: list[int], skip: int) -> None:
-    table = pa.table({"n": pa.array(values, pa.int64()), "s": pa.array([None if v < 0 else str(v) for v in values], pa.string())}).slice(skip)
+    table = pa.table({"n": pa.array(values, pa.int64()), "s": pa.array([None if v < 0 else str(v) for v in values], pa.string())}).slice(
+        skip
+    )
     assert unpack(pack(table)).equals(table)
 
 

@@ -50,7 +50,9 @@ def test_a_meter_whose_folder_is_gone_is_no_error(tmp_path: Path) -> None:
     progress._counts.pop(meter.folder)
 
 
-def test_lines_appear_where_there_is_no_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_appear_where_there_is_no_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     import time
 
     monkeypatch.setattr(progress, "_INTERVAL_S", 0.01)

@@ -87,10 +87,15 @@ def test_a_run_leaves_complete_datasets_that_add_up(first: Path) -> None:
 
 def test_shards_hold_both_images_cropped_to_size_in_the_order_of_their_ids(first: Path) -> None:
     shards, pairs = rows(first / "out", "shards"), {row["pair_id"]: row for row in rows(first / "out", "pairs")}
-    assert [file.name for file in read_manifest(str(first / "out" / "shards")).files] == ["pairs-00000-of-00002.parquet", "pairs-00001-of-00002.parquet"]
+    assert [file.name for file in read_manifest(str(first / "out" / "shards")).files] == [
+        "pairs-00000-of-00002.parquet",
+        "pairs-00001-of-00002.parquet",
+    ]
     assert [row["pair_id"] for row in shards] == sorted(pairs)
     for row in shards:
-        assert {name: row[name] for name in row if not name.endswith("_image")} == {name: pairs[row["pair_id"]][name] for name in row if not name.endswith("_image")}
+        assert {name: row[name] for name in row if not name.endswith("_image")} == {
+            name: pairs[row["pair_id"]][name] for name in row if not name.endswith("_image")
+        }
         assert {Image.open(io.BytesIO(row[f"{side}_image"])).size for side in ("condition", "target")} == {(32, 32)}
 
 
@@ -122,7 +127,7 @@ def test_other_pair_settings_rebuild_pair_and_shard_only(tmp_path: Path, crawl: 
 
 
 def test_what_kills_left_is_finished_byte_by_byte(first: Path, settings_of: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every attempt dies at its seventh rename, until one comes through."""
+    """Every attempt dies at its 12th rename (a unit takes 6, the preamble up to 4), until one comes through."""
     config = settings_of(first, pair=ALL, shard=SMALL, run=RunConfig(output=str(first / "killed"), threads=2))
     left = 0
 
@@ -140,7 +145,7 @@ def test_what_kills_left_is_finished_byte_by_byte(first: Path, settings_of: Sett
         monkeypatch.setattr(os, name, counted(getattr(os, name)))
     kills = 0
     while True:
-        left = 7
+        left = 12
         try:
             run(config)
             break
@@ -148,9 +153,10 @@ def test_what_kills_left_is_finished_byte_by_byte(first: Path, settings_of: Sett
             if "KeyboardInterrupt" not in f"{type(error).__name__} {error}":
                 raise
             kills += 1
-    assert 5 <= kills <= 30
+            assert kills < 20, "no attempt gets further than the one before"
+    assert kills >= 3
     assert hashes(first / "killed") == hashes(first / "out")
-    assert [path for path in (first / "killed").rglob(".tmp-*")] == []
+    assert list((first / "killed").rglob(".tmp-*")) == []
 
 
 def test_other_scan_settings_are_refused_with_the_difference_unless_rebuild(tmp_path: Path, crawl: Path, settings: Settings) -> None:
@@ -161,7 +167,12 @@ def test_other_scan_settings_are_refused_with_the_difference_unless_rebuild(tmp_
         run(other, "scan")
     assert read_manifest(str(tmp_path / "out" / "images")).counters["kept"] == 5
     run(dataclasses.replace(other, run=dataclasses.replace(other.run, rebuild=True)), "scan")
-    assert read_manifest(str(tmp_path / "out" / "images")).counters == {"in": 6, "kept": 0, "dropped": {"broken_image": 1, "too_small": 5}, "errors": 0}
+    assert read_manifest(str(tmp_path / "out" / "images")).counters == {
+        "in": 6,
+        "kept": 0,
+        "dropped": {"broken_image": 1, "too_small": 5},
+        "errors": 0,
+    }
 
 
 def test_a_foreign_folder_is_never_touched(tmp_path: Path, crawl: Path, settings: Settings) -> None:
@@ -178,8 +189,18 @@ def test_a_photo_that_changed_after_scan_is_dropped_by_name(tmp_path: Path, craw
     (crawl / "one" / "3.jpg").unlink()
     run(settings(pair=ALL, shard=SMALL), "embed", "pair")
     manifest = read_manifest(str(tmp_path / "out" / "embeddings" / "builtin"))
-    assert {name: manifest.counters[name] for name in ("in", "kept", "dropped", "errors")} == {"in": 4, "kept": 2, "dropped": {"source_changed": 2}, "errors": 0}
-    assert sorted(row["reason"] for row in rows(tmp_path / "out", "drops/pair")) == ["image_dropped", "not_embedded", "not_embedded", "single_image"]
+    assert {name: manifest.counters[name] for name in ("in", "kept", "dropped", "errors")} == {
+        "in": 4,
+        "kept": 2,
+        "dropped": {"source_changed": 2},
+        "errors": 0,
+    }
+    assert sorted(row["reason"] for row in rows(tmp_path / "out", "drops/pair")) == [
+        "image_dropped",
+        "not_embedded",
+        "not_embedded",
+        "single_image",
+    ]
     assert {row["stage"] for row in rows(tmp_path / "out", "drops/embed")} == {"embed"}
     photo(crawl / "two" / "4.jpg", 78)
     run(settings(pair=ALL, shard=SMALL), "pair")
@@ -213,7 +234,9 @@ def test_units_hold_every_kept_id_once_in_runs(tmp_path: Path, crawl: Path, sett
     run(settings(), "scan")
     images = [row for row in rows(tmp_path / "out", "images") if not row["reason"]]
     lowest = {row["image_id"]: min((r["source"], r["offset"]) for r in images if r["image_id"] == row["image_id"]) for row in images}
-    units = [pq.read_table(tmp_path / "out" / "units" / file.name).to_pylist() for file in read_manifest(str(tmp_path / "out" / "units")).files]
+    units = [
+        pq.read_table(tmp_path / "out" / "units" / file.name).to_pylist() for file in read_manifest(str(tmp_path / "out" / "units")).files
+    ]
     assert sorted((row["image_id"], (row["source"], row["offset"])) for unit in units for row in unit) == sorted(lowest.items())
     assert sorted(len(unit) for unit in units) == [1, 1, 2]
     assert all(unit == sorted(unit, key=lambda row: (row["source"], row["offset"])) for unit in units)
