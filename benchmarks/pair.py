@@ -24,7 +24,7 @@ from pagepairs.config import PairConfig
 from pagepairs.files import write_parquet
 from pagepairs.keys import text_key
 from pagepairs.manifest import Manifest, read_manifest, write_manifest
-from pagepairs.records import ALIASES, DROPS, IMAGES, LINKS, embeddings_schema
+from pagepairs.records import ALIASES, DROPS, IMAGES, LINKS, PAGES, embeddings_schema
 
 WIDTH, PER_PAGE, PER_FILE, PER_UNIT = 768, 8, 20_000, 1_000
 LOW, HIGH = 0.3, 0.9
@@ -32,7 +32,7 @@ LOW, HIGH = 0.3, 0.9
 
 def make_datasets(folder: str, images: int) -> None:
     """Writes images/, links/, aliases/, drops/scan/ and embeddings/synthetic/ for `images` images, 8 a page."""
-    files: dict[str, list] = {name: [] for name in ("images", "links", "aliases", "drops/scan", "embeddings/synthetic")}
+    files: dict[str, list] = {name: [] for name in ("images", "pages", "links", "aliases", "drops/scan", "embeddings/synthetic")}
     for start in range(0, images, PER_FILE):
         count = min(PER_FILE, images - start)
         rng = np.random.default_rng(start)
@@ -81,6 +81,7 @@ def make_datasets(folder: str, images: int) -> None:
             columns = {"image_id": pa.array(ids[unit : unit + PER_UNIT]), "embedding": embedding[unit : unit + PER_UNIT]}
             unit_name = f"{start + unit:09d}.parquet"
             files["embeddings/synthetic"].append(_write(folder, "embeddings/synthetic", unit_name, columns, embeddings_schema(WIDTH)))
+    files["pages"].append(_write(folder, "pages", "0.parquet", {name: [] for name in PAGES.names}, PAGES))
     files["aliases"].append(_write(folder, "aliases", "0.parquet", {name: [] for name in ALIASES.names}, ALIASES))
     files["drops/scan"].append(_write(folder, "drops/scan", "0.parquet", {name: [] for name in DROPS.names}, DROPS))
     for dataset, infos in files.items():

@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -89,7 +90,7 @@ def run_workers(folder: str, workers: int) -> None:
 
 
 def run_side(side: str, path: str) -> None:
-    run, number = {
+    sides: dict[str, tuple[Callable[[str, int], None], int]] = {
         "bare": (run_bare, 1),
         "bare x 2": (run_bare, 2),
         "1 thread": (run_threads, 1),
@@ -97,7 +98,8 @@ def run_side(side: str, path: str) -> None:
         "2 threads": (run_threads, 2),
         "1 worker": (run_workers, 1),
         "2 workers": (run_workers, 2),
-    }[side]
+    }
+    run, number = sides[side]
     run(path, number)
 
 

@@ -30,7 +30,15 @@ IMAGES = pa.schema(
         ("reason", pa.string()),  # "" = kept; opt-outs and blocked images stay here, so that their copies can go too
     ]
 )
-PAGES = pa.schema([("page_url", pa.string()), ("time", _TIME), ("opt_out", pa.string()), ("source", pa.string())])
+PAGES = pa.schema(
+    [
+        ("page_url", pa.string()),
+        ("time", _TIME),
+        ("opt_out", pa.string()),  # the directive that the page carries
+        ("reason", pa.string()),  # "" or why none of its images may be used: page_opt_out, page_blocked
+        ("source", pa.string()),
+    ]
+)
 LINKS = pa.schema(
     [
         ("page_url", pa.string()),  # canonical: no fragment, no tracking parameters
@@ -127,4 +135,6 @@ def embeddings_schema(width: int) -> pa.Schema:
 
 def rows_to_table(rows: list[dict[str, object]], schema: pa.Schema) -> pa.Table:
     """Returns the rows as a table of exactly `schema`; a row that lacks a column raises KeyError."""
-    return pa.table([pa.array([row[name] for row in rows], kind) for name, kind in zip(schema.names, schema.types, strict=True)], schema=schema)
+    return pa.table(
+        [pa.array([row[name] for row in rows], kind) for name, kind in zip(schema.names, schema.types, strict=True)], schema=schema
+    )

@@ -32,11 +32,13 @@ _OUTPUT_ERRORS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM),
     *(errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.EIO),
 )
-_EPILOG = "Flags of Apache Beam (--runner, --project, --flink_master, ...) are passed on. --config FILE takes the settings of a config.json."
+_EPILOG = (
+    "Flags of Apache Beam (--runner, --project, --flink_master, ...) are passed on. --config FILE takes the settings of a config.json."
+)
 
 
 def main(command: str, argv: Sequence[str]) -> int:
-    """Runs a subcommand; returns 0, or 2 for a wrong setting, 3 for an unusable input, 4 for an output that cannot be written, 5 for no pairs."""
+    """Runs a subcommand; returns 0, or 2 for a setting, 3 for an input, 4 for an output that cannot be used, 5 for no pairs."""
     # Beam logs a worker's error with its traceback before it raises it, and warns of cloud clients that nobody asked for.
     logging.getLogger().setLevel(logging.CRITICAL)
     try:
@@ -113,12 +115,18 @@ def parse(command: str, argv: Sequence[str]) -> Config:
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes),
     )
     _check_beam_flags(beam_args, parsed)
-    config = dataclasses.replace(default, **{name: getattr(parsed, name) for name in groups}, beam_args=tuple(beam_args) or default.beam_args)
+    config = dataclasses.replace(
+        default, **{name: getattr(parsed, name) for name in groups}, beam_args=tuple(beam_args) or default.beam_args
+    )
     config = _with_absolute_paths(config)
     if not config.run.output:
         raise ValueError("--output is missing: name the folder that the run writes to")
     if not config.scan.input:
-        raise ValueError("--input is missing: name crawl files, tables or folders" if command in ("run", "scan") else f"{config.run.output} holds no run: start with `pagepairs run`")
+        raise ValueError(
+            "--input is missing: name crawl files, tables or folders"
+            if command in ("run", "scan")
+            else f"{config.run.output} holds no run: start with `pagepairs run`"
+        )
     return config
 
 
@@ -213,7 +221,11 @@ def _check_beam_flags(beam_args: Sequence[str], parsed: Any) -> None:
         return
     from pipeline.beam_flags import beam_flags
 
-    own = {f"--{field.name.replace('_', '-')}" for group in dataclasses.fields(parsed) for field in dataclasses.fields(getattr(parsed, group.name))}
+    own = {
+        f"--{field.name.replace('_', '-')}"
+        for group in dataclasses.fields(parsed)
+        for field in dataclasses.fields(getattr(parsed, group.name))
+    }
     known = beam_flags()
     for flag in given:
         if flag not in known:

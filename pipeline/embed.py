@@ -74,7 +74,11 @@ def embed_unit(path: str, encoder: Encoder, job: EmbedJob) -> Embedded:
             return ImageError("source_changed", body.detail)
         try:
             found = decode(
-                body, max_bytes=limits.max_bytes, max_pixels=limits.max_pixels, timeout_s=limits.decode_timeout_s, animations=limits.animations
+                body,
+                max_bytes=limits.max_bytes,
+                max_pixels=limits.max_pixels,
+                timeout_s=limits.decode_timeout_s,
+                animations=limits.animations,
             )
             return encoder.preprocess(found.rgb)
         except ImageError as error:
@@ -100,7 +104,12 @@ def embed_unit(path: str, encoder: Encoder, job: EmbedJob) -> Embedded:
 
 
 def _embed_batch(
-    batch: list[tuple[str, np.ndarray]], encoder: Encoder, job: EmbedJob, kept: list[str], vectors: list[np.ndarray], drops: list[dict[str, Any]]
+    batch: list[tuple[str, np.ndarray]],
+    encoder: Encoder,
+    job: EmbedJob,
+    kept: list[str],
+    vectors: list[np.ndarray],
+    drops: list[dict[str, Any]],
 ) -> None:
     """Embeds and empties the batch."""
     images = [image for _, image in batch]
@@ -115,7 +124,14 @@ def _embed_batch(
 
 
 def _drop(reason: str, image_id: str, detail: str) -> dict[str, Any]:
-    return {"stage": "embed", "reason": reason, "error": False, "page_url": "", "image_url": "", "detail": f"{image_id} {detail}".strip()[:500]}
+    return {
+        "stage": "embed",
+        "reason": reason,
+        "error": False,
+        "page_url": "",
+        "image_url": "",
+        "detail": f"{image_id} {detail}".strip()[:500],
+    }
 
 
 class UnitHandler(ModelHandler[str, Embedded, Encoder]):  # type: ignore[misc]

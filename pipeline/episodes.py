@@ -29,11 +29,25 @@ def bottom_k(codes: np.ndarray, hashes: np.ndarray, k: int) -> np.ndarray:
     return kept
 
 
+def close_pages(rows: pa.Table, closed: pa.Table) -> pa.Table:
+    """Gives all references of a page the reason that one of its captures has for leaving it out.
+
+    Args:
+      rows: all rows of some pages.
+      closed: `page_url` and `reason` of captures that are left out; a capture that names no image stands only here.
+    """
+    known = pa.concat_tables([closed.select(["page_url", "reason"]), rows.select(["page_url", "reason"])])
+    for reason in ("page_blocked", "page_opt_out"):  # an opt-out outweighs a block
+        pages = known.filter(pc.equal(known["reason"], reason))["page_url"].combine_chunks()
+        told = pc.if_else(pc.is_in(rows["page_url"], pages), reason, rows["reason"])
+        rows = rows.set_column(rows.schema.get_field_index("reason"), "reason", told)
+    return rows
+
+
 def choose_references(rows: pa.Table) -> pa.Table:
     """Reduces the alternatives of each element (src, srcset, picture, redirects) to one row: the largest image that was crawled.
 
     A Referer says nothing new where the page itself names the image, so such rows are not references.
-    If a page is left out in one of its captures, all references of that page are.
 
     Args:
       rows: all rows of some pages, with `reason` "" for those that lead to an image.
@@ -45,18 +59,30 @@ def choose_references(rows: pa.Table) -> pa.Table:
     named = page * (url.max(initial=0) + 1) + url
     referer = pc.equal(rows["via"], "referer").to_numpy(zero_copy_only=False)
     spoken = ~referer | ~np.isin(named, named[~referer])
-    for reason in ("page_opt_out", "page_blocked"):
-        out = pc.equal(rows["reason"], reason).to_numpy(zero_copy_only=False)
-        closed = np.isin(page, page[out])
-        rows = rows.set_column(rows.schema.get_field_index("reason"), "reason", pc.if_else(pa.array(closed), reason, rows["reason"]))
     rows = rows.filter(pa.array(spoken))
     missing = pc.not_equal(rows["reason"], "")
     pixels = pc.fill_null(rows["pixels"], 0)
     # not_in_crawl sorts after the reasons that say more about what became of the image.
     unknown = pc.equal(rows["reason"], "not_in_crawl")
-    rows = rows.append_column("missing", missing).append_column("unknown", unknown).set_column(rows.schema.get_field_index("pixels"), "pixels", pixels)
-    keys = [("page_key", "ascending"), ("page_url", "ascending"), ("capture", "ascending"), ("position", "ascending"), ("missing", "ascending")]
-    keys += [("unknown", "ascending"), ("pixels", "descending"), ("image_id", "ascending"), ("image_url", "ascending"), ("via", "ascending")]
+    rows = (
+        rows.append_column("missing", missing)
+        .append_column("unknown", unknown)
+        .set_column(rows.schema.get_field_index("pixels"), "pixels", pixels)
+    )
+    keys = [
+        ("page_key", "ascending"),
+        ("page_url", "ascending"),
+        ("capture", "ascending"),
+        ("position", "ascending"),
+        ("missing", "ascending"),
+    ]
+    keys += [
+        ("unknown", "ascending"),
+        ("pixels", "descending"),
+        ("image_id", "ascending"),
+        ("image_url", "ascending"),
+        ("via", "ascending"),
+    ]
     # Redirects repeat an element under one URL: where all of them were dropped, the lowest reason is the one that is told.
     keys += [("reason", "ascending"), ("detail", "ascending"), ("alt", "ascending")]
     rows = rows.sort_by(keys)
@@ -116,7 +142,9 @@ def page_image_hash(rows: pa.Table, seed: int) -> np.ndarray:
     return mix(seed, prefix64(rows["page_key"]), prefix64(rows["image_id"]))
 
 
-def sample_pairs(page_hash: np.ndarray, image_hash: np.ndarray, size: np.ndarray, *, pairs: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def sample_pairs(
+    page_hash: np.ndarray, image_hash: np.ndarray, size: np.ndarray, *, pairs: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Samples unordered pairs of images of each page, uniformly and without replacement.
 
     P = pages, I = images, S = sampled pairs.

@@ -99,7 +99,9 @@ def pipeline_options(beam_args: Sequence[str], workers: int) -> PipelineOptions:
     asked = PipelineOptions(list(beam_args)).get_all_options()
     runner = _runner_name(asked["runner"])
     if runner == "daskrunner":
-        raise ValueError("--runner DaskRunner runs only part of a pipeline and reports success: use FlinkRunner, SparkRunner or DataflowRunner")
+        raise ValueError(
+            "--runner DaskRunner runs only part of a pipeline and reports success: use FlinkRunner, SparkRunner or DataflowRunner"
+        )
     if asked["direct_running_mode"] == "multi_threading":
         raise ValueError("--direct_running_mode multi_threading loses elements in Beam 2.77: use --workers N, which runs processes")
     args = [*beam_args, "--no_save_main_session"]
@@ -215,10 +217,13 @@ def run_parts(
                 pipeline
                 | f"{label}/Files" >> beam.Create(list(inputs))
                 | f"{label}/Balance" >> beam.Reshuffle()
-                | f"{label}/Spread" >> beam.ParDo(_SpreadFn(spread, parts, frozenset(wanted))).with_output_types(tuple[int, tuple[str, bytes]])
+                | f"{label}/Spread"
+                >> beam.ParDo(_SpreadFn(spread, parts, frozenset(wanted))).with_output_types(tuple[int, tuple[str, bytes]])
             )
             # A part without rows is written too, empty.
-            empty = pipeline | f"{label}/Parts" >> beam.Create([(part, ("", b"")) for part in wanted]).with_output_types(tuple[int, tuple[str, bytes]])
+            empty = pipeline | f"{label}/Parts" >> beam.Create([(part, ("", b"")) for part in wanted]).with_output_types(
+                tuple[int, tuple[str, bytes]]
+            )
             (
                 (rows, empty)
                 | f"{label}/Flatten" >> beam.Flatten()

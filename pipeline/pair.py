@@ -31,9 +31,19 @@ from pagepairs.config import PairConfig
 from pagepairs.files import FileInfo, read_arrow, read_arrow_part, write_arrow, write_arrow_parts, write_parquet
 from pagepairs.keys import mix, order_by_part, pair_id, prefix64, text_key
 from pagepairs.manifest import Manifest, dataset_files
-from pagepairs.records import CANDIDATES, DROPS, EPISODES, IMAGES, PAIRS, SCHEMA_VERSION
+from pagepairs.records import CANDIDATES, DROPS, EPISODES, IMAGES, PAGES, PAIRS, SCHEMA_VERSION
 from pagepairs.urls import episode_page, host_of, url_key
-from pipeline.episodes import bottom_k, cap_pages, choose_references, codes_of, episode_reasons, page_image_hash, sample_pairs, similarities
+from pipeline.episodes import (
+    bottom_k,
+    cap_pages,
+    choose_references,
+    close_pages,
+    codes_of,
+    episode_reasons,
+    page_image_hash,
+    sample_pairs,
+    similarities,
+)
 from pipeline.jobs import Journal, Outcome, Rows, count_parts, part_name, run_parts, run_tasks
 from pipeline.progress import Meter
 from pipeline.resolve import close_aliases, follow_aliases, nearest_capture, read_aliases
@@ -119,8 +129,8 @@ def pair_up(job: PairJob, options: PipelineOptions) -> dict[str, Journal]:
     found = job.phase("resolve", "reference") + job.dataset(f"embeddings/{job.encoder_folder}", "vector")
     run_parts("appear", found, _spread_found, _Appear(job), job.parts, journals["appear"], options)
     run_parts("fetch", job.phase("wanted", "wanted"), _spread_by_file, _Fetch(job), job.parts, journals["fetch"], options)
-    pages = job.phase("resolve", "unresolved") + job.phase("appear", "reference")
-    run_parts("episodes", pages, _spread_by_page, _Episodes(job), job.parts, journals["episodes"], options)
+    pages = job.phase("resolve", "unresolved") + job.phase("appear", "reference") + job.dataset("pages", "closed")
+    run_parts("episodes", pages, _SpreadByPage(job), _Episodes(job), job.parts, journals["episodes"], options)
     run_tasks("pairs", {part_name(part, job.parts): part for part in range(job.parts)}, _Pairs(job), journals["pairs"], options)
     return journals
 
@@ -236,7 +246,9 @@ def resolve_links(links: pa.Table, captures: pa.Table | None, dropped: pa.Table 
         first = dropped.group_by("url_key").aggregate([("reason", "min")])
         detail = pc.coalesce(detail, first["reason_min"].take(pc.index_in(links["url_key"], first["url_key"])))
     detail = pc.fill_null(detail, "")
-    missing = pc.if_else(pc.not_equal(detail, ""), "image_dropped", pc.if_else(pc.is_null(verdict), "not_in_crawl", pc.fill_null(verdict, "")))
+    missing = pc.if_else(
+        pc.not_equal(detail, ""), "image_dropped", pc.if_else(pc.is_null(verdict), "not_in_crawl", pc.fill_null(verdict, ""))
+    )
     columns["reason"] = pc.if_else(pc.not_equal(links["reason"], ""), links["reason"], missing)
     columns["detail"] = detail
     return pa.table({name: columns[name] for name in _REFERENCES.names}).cast(_REFERENCES)
@@ -271,7 +283,9 @@ class _Appear:
         references = references.set_column(references.schema.get_field_index("reason"), "reason", reasons)
         job.write("appear", part, references)
         wanted = references.select(["page_key", "image_id"]).append_column("vectors", embedded["vectors"].take(where))
-        job.write("wanted", part, choose_wanted(wanted.filter(pc.equal(reasons, "")), max_images=config.max_images_per_page, seed=config.seed))
+        job.write(
+            "wanted", part, choose_wanted(wanted.filter(pc.equal(reasons, "")), max_images=config.max_images_per_page, seed=config.seed)
+        )
         job.meter.add(1)
         return Outcome()
 
@@ -336,11 +350,22 @@ def vectors_of(column: pa.ChunkedArray) -> np.ndarray:
     return vectors_ND
 
 
-def _spread_by_page(tag: str, path: str) -> Iterator[Rows]:
-    table = read_arrow(path)
-    if tag == "unresolved":
-        table = table.filter(pc.not_equal(table["reason"], ""))
-    yield Rows("reference", table, prefix64(table["page_key"]))
+class _SpreadByPage:
+    """Keys references by page, and the pages of which no image may be used."""
+
+    def __init__(self, job: PairJob) -> None:
+        self._group_by = job.config.group_by
+
+    def __call__(self, tag: str, path: str) -> Iterator[Rows]:
+        if tag == "closed":
+            table = pq.read_table(path, columns=["page_url", "reason"])
+            table = key_pages(table.filter(pc.not_equal(table["reason"], "")), self._group_by)
+            yield Rows(tag, table, prefix64(table["page_key"]))
+            return
+        table = read_arrow(path)
+        if tag == "unresolved":
+            table = table.filter(pc.not_equal(table["reason"], ""))
+        yield Rows("reference", table, prefix64(table["page_key"]))
 
 
 class _Episodes:
@@ -351,8 +376,9 @@ class _Episodes:
 
     def __call__(self, part: int, tables: Mapping[str, pa.Table]) -> Outcome:
         job, config = self._job, self._job.config
-        offered = cap_pages(tables.get("reference", _REFERENCES.empty_table()), max_images=config.max_images_per_page, seed=config.seed)
-        references = choose_references(offered)
+        rows = tables.get("reference", _REFERENCES.empty_table())
+        offered = cap_pages(rows, max_images=config.max_images_per_page, seed=config.seed)
+        references = choose_references(close_pages(offered, tables.get("closed", PAGES.empty_table())))
         reasons = episode_reasons(references)
         references = references.set_column(references.schema.get_field_index("reason"), "reason", reasons)
         kept = pc.equal(reasons, "")
@@ -362,7 +388,10 @@ class _Episodes:
         candidates, possible = self._candidates(members, job.read_range("fetch", part))
         order, bounds = order_by_part(mix(prefix64(candidates["a_id"]), prefix64(candidates["b_id"])), job.parts)
         write_arrow_parts(job.path("candidates", part), candidates.take(pa.array(order)), bounds)
-        files = {"episodes": [job.write_final("episodes", part, episodes)], "drops/pair": [job.write_final("drops/pair", part, _drop_rows(dropped))]}
+        files = {
+            "episodes": [job.write_final("episodes", part, episodes)],
+            "drops/pair": [job.write_final("drops/pair", part, _drop_rows(dropped))],
+        }
         job.meter.add(1)
         counts = {row["values"]: row["counts"] for row in pc.value_counts(dropped["reason"]).to_pylist()}
         counters = {"in": references.num_rows, "kept": members.num_rows, "dropped": counts, "errors": 0}
@@ -457,7 +486,9 @@ class _Pairs:
         candidates = candidates.take(pa.array(np.lexsort(_candidate_keys(candidates)[::-1])))
         candidates, page_count = keep_lowest_page(candidates)
         kept = pc.equal(candidates["reason"], "")
-        pairs = direct_pairs(candidates.filter(kept), page_count[kept.to_numpy(zero_copy_only=False)], job.config.directions, job.config.seed)
+        pairs = direct_pairs(
+            candidates.filter(kept), page_count[kept.to_numpy(zero_copy_only=False)], job.config.directions, job.config.seed
+        )
         ledger = candidates.select(CANDIDATES.names)
         files = {"candidates": [job.write_final("candidates", part, ledger)], "pairs": [job.write_final("pairs", part, pairs)]}
         reasons = {row["values"]: row["counts"] for row in pc.value_counts(ledger["reason"]).to_pylist()}

@@ -31,7 +31,21 @@ from pipeline.sources import ScanUnit, SourceMap, find_units
 
 STAGES = ("scan", "embed", "pair", "shard", "report")
 _VERSIONS = ("apache-beam", "torch", "torchvision", "pyarrow", "numpy", "pillow")
-_OWN_FOLDERS = ("images", "pages", "links", "aliases", "units", "spill", "embeddings", "episodes", "candidates", "pairs", "shards", "report", "drops")
+_OWN_FOLDERS = (
+    "images",
+    "pages",
+    "links",
+    "aliases",
+    "units",
+    "spill",
+    "embeddings",
+    "episodes",
+    "candidates",
+    "pairs",
+    "shards",
+    "report",
+    "drops",
+)
 
 
 class InputError(ValueError):
@@ -159,7 +173,9 @@ def _check_scan_settings(run: Run) -> None:
         before = read_json(path)
         changed = [f"{name} was {before.get(name)!r}, is {value!r}" for name, value in settings.items() if before.get(name) != value]
         if changed and not run.config.run.rebuild:
-            raise ValueError(f"{run.output} was scanned with other settings ({'; '.join(changed)}): give --rebuild to throw it away, or another --output")
+            raise ValueError(
+                f"{run.output} was scanned with other settings ({'; '.join(changed)}): give --rebuild to throw it away, or another --output"
+            )
         if changed:
             run.say("scan: other settings and --rebuild: throwing away what was there")
             for name in (*_OWN_FOLDERS, ".work"):
@@ -176,10 +192,16 @@ def _timed(run: Run, stage: str) -> Iterator[None]:
     yield
     path = run.path("run.json")
     value = read_json(path) if os.path.exists(path) else {"stages": {}}
-    value["versions"] = {"pagepairs": version("pagepairs"), "python": platform.python_version()} | {name: version(name) for name in _VERSIONS}
+    value["versions"] = {"pagepairs": version("pagepairs"), "python": platform.python_version()} | {
+        name: version(name) for name in _VERSIONS
+    }
     value["runner"] = run.options.get_all_options()["runner"]
     value["output"] = run.output
-    value["stages"][stage] = {"seconds": round(time.monotonic() - started, 3), "records": _records(run, stage), "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+    value["stages"][stage] = {
+        "seconds": round(time.monotonic() - started, 3),
+        "records": _records(run, stage),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
     write_json(path, value)
 
 
@@ -219,7 +241,9 @@ def _scan(run: Run, units: list[ScanUnit]) -> None:
         images = None
         for dataset in DATASETS:
             counters = outcome.counters or {"in": 0, "kept": 0, "dropped": {}, "errors": 0}
-            manifest = complete_dataset(run.path(dataset), dataset, digest, outcome.files.get(dataset, []), counters if dataset == "images" else {})
+            manifest = complete_dataset(
+                run.path(dataset), dataset, digest, outcome.files.get(dataset, []), counters if dataset == "images" else {}
+            )
             images = manifest if dataset == "images" else images
         assert images is not None
         work_path = run.work(f"units-{images.content[:16]}")
@@ -253,7 +277,10 @@ def _embed(run: Run) -> None:
     folder = encoder_folder(run.config.embed.encoder)
     dataset, identity = f"embeddings/{folder}", run.work(f"encoder-{folder}.json")
     if os.path.exists(identity) and read_json(identity) != encoder.digest:
-        raise InputError(f"{run.path(dataset)} holds vectors of another {folder} ({read_json(identity)}): delete that folder and {identity}, or give another --output")
+        raise InputError(
+            f"{run.path(dataset)} holds vectors of another {folder} ({read_json(identity)}): "
+            f"delete that folder and {identity}, or give another --output"
+        )
     write_json(identity, encoder.digest)
     digest = digest_of([encoder.digest, units.content])
     if is_complete(run.path(dataset), digest):
@@ -264,7 +291,9 @@ def _embed(run: Run) -> None:
         paths = [run.path("units", file.name) for file in units.files]
         journal.forget_others(file.name.removesuffix(".parquet") for file in units.files)
         with watch(run.work("progress"), "embed", units.rows, "img") as meter:
-            job = EmbedJob(output=run.output, scan=run.config.scan, embed=run.config.embed, threads=run.threads, locate=run.locate, meter=meter)
+            job = EmbedJob(
+                output=run.output, scan=run.config.scan, embed=run.config.embed, threads=run.threads, locate=run.locate, meter=meter
+            )
             done = embed_units(paths, job, journal, run.options)
         if done < len(paths):
             run.say(f"embed: {len(paths) - done} of {len(paths)} units were embedded before and are kept")
@@ -277,11 +306,16 @@ def _embed(run: Run) -> None:
 
 def _pair(run: Run) -> None:
     folder = encoder_folder(run.config.embed.encoder)
-    names = ("images", "links", "aliases", "drops/scan")
-    inputs = {name: _input_manifest(run, name, "scan") for name in names} | {"embeddings": _input_manifest(run, f"embeddings/{folder}", "embed")}
+    names = ("images", "pages", "links", "aliases", "drops/scan")
+    inputs = {name: _input_manifest(run, name, "scan") for name in names} | {
+        "embeddings": _input_manifest(run, f"embeddings/{folder}", "embed")
+    }
     low, high, source = find_band(run.config)
     size_px = run.config.shard.size
-    digest = digest_of(stage_digest(run.config.pair, low=low, high=high, size_px=size_px, inputs=inputs) | {"encoder": inputs["embeddings"].counters["encoder"]})
+    digest = digest_of(
+        stage_digest(run.config.pair, low=low, high=high, size_px=size_px, inputs=inputs)
+        | {"encoder": inputs["embeddings"].counters["encoder"]}
+    )
     datasets = ("episodes", "drops/pair", "candidates", "pairs")
     if all(is_complete(run.path(name), digest) for name in datasets):
         run.say(f"pair: kept, {read_manifest(run.path('pairs')).rows:,} pairs")
@@ -304,12 +338,17 @@ def _pair(run: Run) -> None:
                 meter=meter,
             )
             journals = pair_up(job, run.options)
-        pages, pairs = (merge_outcomes(journals[phase].read(part_name(part, parts)) for part in range(parts)) for phase in ("episodes", "pairs"))
+        pages, pairs = (
+            merge_outcomes(journals[phase].read(part_name(part, parts)) for part in range(parts)) for phase in ("episodes", "pairs")
+        )
         histogram = {"low": -1.0, "high": 1.0, "counts": pairs.counters.pop("histogram")}
         found = {"encoder": folder, "band": {"low": low, "high": high, "source": source}, "histogram": histogram}
         counters = {"episodes": pages.counters, "candidates": pairs.counters | found}
         _publish(run, work, digest, [pages, pairs], datasets, counters)
-    run.say(f"pair: {pages.counters['episodes']:,} episodes, {pairs.counters['in']:,} candidates, {pairs.counters['pairs']:,} pairs between {low} and {high}")
+    run.say(
+        f"pair: {pages.counters['episodes']:,} episodes, {pairs.counters['in']:,} candidates, "
+        f"{pairs.counters['pairs']:,} pairs between {low} and {high}"
+    )
 
 
 def _shard(run: Run) -> None:
@@ -354,7 +393,9 @@ def _forget_others(run: Run, prefix: str, work: str) -> None:
             shutil.rmtree(entry.path)
 
 
-def _publish(run: Run, work: str, digest: str, outcomes: list[Outcome], datasets: tuple[str, ...], counters: Mapping[str, dict[str, Any]]) -> None:
+def _publish(
+    run: Run, work: str, digest: str, outcomes: list[Outcome], datasets: tuple[str, ...], counters: Mapping[str, dict[str, Any]]
+) -> None:
     """Completes the datasets that a stage built aside, moves them to their places and clears the rest."""
     files = {name: infos for outcome in outcomes for name, infos in outcome.files.items()}
     for name in datasets:

@@ -51,7 +51,7 @@ class ScanUnits:
 
     def __call__(self, task: ScanTask) -> Outcome:
         blocked = BlockList.read(self._config.block_list) if self._config.block_list else BlockList()
-        rows = _UnitRows(config=self._config, blocked=blocked)
+        rows = _UnitRows(config=self._config, source=task.unit.source, blocked=blocked)
         position = task.unit.start
         records = read_unit(task.unit, max_bytes=self._config.max_bytes)
         with _Spill(self._output, task.unit.name) as spill:
@@ -69,9 +69,7 @@ class ScanUnits:
         return Outcome(files=files, counters=rows.counters())
 
 
-def _look_ahead(
-    records: Iterator[Any], config: ScanConfig, threads: int, first: int
-) -> Iterator[tuple[Any, Look | ImageError | None]]:
+def _look_ahead(records: Iterator[Any], config: ScanConfig, threads: int, first: int) -> Iterator[tuple[Any, Look | ImageError | None]]:
     """Yields the records in order, images with what `look` found; decoding runs ahead in threads, by a bounded number of images."""
     waiting: deque[tuple[Any, Future[Look] | None]] = deque()
     images = 0
@@ -114,7 +112,7 @@ class _Spill:
         """Copies the body and returns its reference."""
         if self._tar is None:
             file = self._files.enter_context(atomic(self._path))
-            self._tar = self._files.enter_context(tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT))
+            self._tar = self._files.enter_context(tarfile.TarFile(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT))
         if image_id not in self._references:
             member = tarfile.TarInfo(image_id)
             member.size = len(body)
@@ -135,6 +133,7 @@ class _UnitRows:
     """The rows of one unit, by dataset."""
 
     config: ScanConfig
+    source: str
     blocked: BlockList
     rows: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {name: [] for name in DATASETS})
     counts: Counter[str] = field(default_factory=Counter)
@@ -202,8 +201,8 @@ class _UnitRows:
         return "", ""
 
     def _add_page(self, record: PageRecord) -> None:
-        self._page_reason(record.url, record.opt_out)
-        self.rows["pages"].append({"page_url": record.url, "time": record.time_ms, "opt_out": record.opt_out, "source": ""})
+        row = {"page_url": record.url, "time": record.time_ms, "opt_out": record.opt_out, "source": self.source}
+        self.rows["pages"].append(row | {"reason": self._page_reason(record.url, record.opt_out)})
 
     def _page_reason(self, page_url: str, opt_out: str = "") -> str:
         """Why no image of a page may be used, "" if nothing speaks against it."""
@@ -313,5 +312,3 @@ class _Cut:
 def _unit_name(run: pa.Table) -> str:
     rows = zip(*(run[name].to_pylist() for name in ("image_id", "source", "offset")), strict=True)
     return hashlib.sha256("\n".join(f"{image_id} {source} {offset}" for image_id, source, offset in rows).encode()).hexdigest()[:16]
-
-

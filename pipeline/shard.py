@@ -64,8 +64,15 @@ class _Shard:
         images = make_images(references_of(pairs), job)
         good = [isinstance(images[a], bytes) and isinstance(images[b], bytes) for a, b in _ids(pairs)]
         kept = pairs.filter(pa.array(good, pa.bool_()))
-        columns = {side: pa.array([images[image_id] for image_id in kept[f"{side}_id"].to_pylist()], pa.binary()) for side in ("condition", "target")}
-        table = kept.append_column("condition_image", columns["condition"]).append_column("target_image", columns["target"]).select(SHARDS.names)
+        columns = {
+            side: pa.array([images[image_id] for image_id in kept[f"{side}_id"].to_pylist()], pa.binary())
+            for side in ("condition", "target")
+        }
+        table = (
+            kept.append_column("condition_image", columns["condition"])
+            .append_column("target_image", columns["target"])
+            .select(SHARDS.names)
+        )
         drops = [_drop(row, images) for row, stays in zip(pairs.to_pylist(), good, strict=True) if not stays]
         dropped = {reason: sum(row["reason"] == reason for row in drops) for reason in sorted({str(row["reason"]) for row in drops})}
         name = part_name(part, job.shards)
@@ -82,7 +89,10 @@ def _ids(pairs: pa.Table) -> Iterator[tuple[str, str]]:
 
 def references_of(pairs: pa.Table) -> list[Reference]:
     """Returns the distinct images of the pairs as (image_id, source, offset, length), in the order they stand in their files."""
-    sides = [pairs.select([f"{side}_{name}" for name in ("id", *_REFERENCE)]).rename_columns(["id", *_REFERENCE]) for side in ("condition", "target")]
+    sides = [
+        pairs.select([f"{side}_{name}" for name in ("id", *_REFERENCE)]).rename_columns(["id", *_REFERENCE])
+        for side in ("condition", "target")
+    ]
     images = pa.concat_tables(sides).group_by(["id", *_REFERENCE]).aggregate([])
     images = images.sort_by([(name, "ascending") for name in ("source", "offset", "id")])
     return list(zip(*(images[name].to_pylist() for name in ("id", *_REFERENCE)), strict=True))
@@ -97,7 +107,11 @@ def make_images(references: list[Reference], job: ShardJob) -> dict[str, bytes |
         try:
             limits = job.scan
             found = decode(
-                body, max_bytes=limits.max_bytes, max_pixels=limits.max_pixels, timeout_s=limits.decode_timeout_s, animations=limits.animations
+                body,
+                max_bytes=limits.max_bytes,
+                max_pixels=limits.max_pixels,
+                timeout_s=limits.decode_timeout_s,
+                animations=limits.animations,
             )
             return encode_jpeg(centre_crop(resize_shortest(found.rgb, job.shard.size), job.shard.size), job.shard.quality)
         except ImageError as error:
@@ -113,8 +127,11 @@ def make_images(references: list[Reference], job: ShardJob) -> dict[str, bytes |
 
 def _drop(pair: dict[str, object], images: dict[str, bytes | ImageError]) -> dict[str, object]:
     """The drop of a pair: that of its condition, else of its target."""
-    side, error = next((side, images[str(pair[f"{side}_id"])]) for side in ("condition", "target") if isinstance(images[str(pair[f"{side}_id"])], ImageError))
+    side, error = next(
+        (side, images[str(pair[f"{side}_id"])])
+        for side in ("condition", "target")
+        if isinstance(images[str(pair[f"{side}_id"])], ImageError)
+    )
     assert isinstance(error, ImageError)
     row: dict[str, object] = {"stage": "shard", "reason": error.reason, "error": False, "page_url": pair["page_url"]}
     return row | {"image_url": pair[f"{side}_url"], "detail": f"{pair['pair_id']} {error.detail}"[:500]}
-

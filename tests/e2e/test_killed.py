@@ -33,10 +33,9 @@ def test_killed_at_ten_moments_gives_the_same_bytes_and_repeats_nothing(
     def command(output: Path) -> list[object]:
         return ["run", "--input", *site_files, "--output", output, "--encoder", "builtin", "--pairs-per-shard", 5]
 
-    time_one_go(command(tmp_path / "warm"), part_rows=PART_ROWS)  # the server's imports
+    time_one_go(["--version"], part_rows=PART_ROWS)  # starts the server, which imports
     seconds = time_one_go(command(tmp_path / "whole"), part_rows=PART_ROWS)
     whole = data_hashes(tmp_path / "whole")
-    assert data_hashes(tmp_path / "warm") == whole
     stages_reached, killed = set(), 0
     for number, moment in enumerate(moments(10, seconds, seed=2)):
         output = tmp_path / f"killed-{number}"

@@ -94,13 +94,13 @@ def appear(rows: list[Row], crawl: Crawl, config: PairConfig) -> None:
         row["reason"] = row.pop("late", "")
 
 
-def slowly_chosen(rows: list[Row]) -> list[Row]:
+def slowly_chosen(rows: list[Row], captures: list[Row]) -> list[Row]:
     """One row an element, page by page."""
     rows = [dict(row, pixels=row["pixels"] or 0) for row in rows]
     named = {(row["page_url"], row["url_key"]) for row in rows if row["via"] != "referer"}
     spoken = [row for row in rows if row["via"] != "referer" or (row["page_url"], row["url_key"]) not in named]
     for reason in ("page_blocked", "page_opt_out"):
-        closed = {row["page_url"] for row in rows if row["reason"] == reason}
+        closed = {row["page_url"] for row in [*rows, *captures] if row["reason"] == reason}
         spoken = [row | {"reason": reason} if row["page_url"] in closed else row for row in spoken]
     elements: dict[tuple[Any, ...], list[Row]] = {}
     for row in spoken:
@@ -209,7 +209,7 @@ def slow_pair(crawl: Crawl, config: PairConfig, low: float = LOW, high: float = 
     rows = [row for link in crawl.rows["links"] for row in follow(link, crawl, captures, aliases, config)]
     appear(rows, crawl, config)
     set_page_cap(rows, config)
-    references = slowly_chosen(rows)
+    references = slowly_chosen(rows, crawl.rows["pages"])
     set_episode_reasons(references)
     pages: dict[str, list[Row]] = {}
     for row in references:

@@ -15,13 +15,13 @@ from pagepairs.config import PairConfig
 from pagepairs.files import FileInfo, write_parquet
 from pagepairs.keys import text_key
 from pagepairs.manifest import Manifest, write_manifest
-from pagepairs.records import ALIASES, DROPS, IMAGES, LINKS, embeddings_schema, rows_to_table
+from pagepairs.records import ALIASES, DROPS, IMAGES, LINKS, PAGES, embeddings_schema, rows_to_table
 from pipeline.jobs import Outcome, merge_outcomes, part_name, pipeline_options
 from pipeline.pair import PairJob, pair_up
 from pipeline.progress import Meter
 
 Row = dict[str, Any]
-SCHEMAS = {"images": IMAGES, "links": LINKS, "aliases": ALIASES, "drops/scan": DROPS}
+SCHEMAS = {"images": IMAGES, "pages": PAGES, "links": LINKS, "aliases": ALIASES, "drops/scan": DROPS}
 LOW, HIGH, SIZE_PX = 0.3, 0.9, 256
 
 
@@ -65,6 +65,10 @@ class Crawl:
         """Adds references to several images."""
         for name in names:
             self.link(page, name)
+
+    def capture(self, page: str, *, reason: str = "") -> None:
+        """Adds a capture of https://PAGE that names no image."""
+        self.rows["pages"].append({"page_url": f"https://{page}", "time": 0, "opt_out": "", "reason": reason, "source": "p.warc"})
 
     def alias(self, url: str, target: str) -> None:
         key = text_key(target)

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from slow_pair import slowly_chosen
 
 from pagepairs.keys import text_key
-from pipeline.episodes import choose_references, episode_reasons
+from pagepairs.records import PAGES, rows_to_table
+from pipeline.episodes import choose_references, close_pages, episode_reasons
 from pipeline.pair import _REFERENCES
 
 Row = dict[str, Any]
@@ -43,7 +44,7 @@ def table(rows: list[Row]) -> pa.Table:
 
 
 def chosen(rows: list[Row]) -> list[Row]:
-    return choose_references(table(rows)).select(_REFERENCES.names).to_pylist()
+    return choose_references(close_pages(table(rows), PAGES.empty_table())).select(_REFERENCES.names).to_pylist()
 
 
 VERDICTS = st.sampled_from(["", "", "", "not_in_crawl", "image_dropped", "boilerplate_pages", "page_opt_out", "page_blocked"])
@@ -82,7 +83,7 @@ def shown(rows: list[Row]) -> list[tuple]:
 @given(ROWS, st.randoms(use_true_random=False))
 @settings(deadline=None, max_examples=120)
 def test_the_choice_is_the_rule_spelled_out_in_any_order(rows: list[Row], rng: random.Random) -> None:
-    expected = shown(slowly_chosen(rows))
+    expected = shown(slowly_chosen(rows, []))
     assert shown(chosen(rows)) == expected
     rng.shuffle(rows)
     assert shown(chosen(rows)) == expected
@@ -124,6 +125,13 @@ def test_a_page_left_out_in_one_capture_is_left_out_in_all(reason: str) -> None:
         reference("q"),
     ]
     assert sorted((row["page_url"], row["reason"]) for row in chosen(rows)) == [("p", reason)] * 3 + [("q", "")]
+
+
+def test_a_capture_that_names_no_image_closes_its_page() -> None:
+    captures = [{"page_url": "p", "time": 0, "opt_out": "noai", "reason": "page_opt_out", "source": ""}]
+    captures += [{"page_url": "q", "time": 0, "opt_out": "noai", "reason": "", "source": ""}]
+    rows = close_pages(table([reference(via="referer"), reference("q")]), rows_to_table(captures, PAGES)).to_pylist()
+    assert [(row["page_url"], row["reason"]) for row in rows] == [("p", "page_opt_out"), ("q", "")]
 
 
 def test_an_opt_out_outweighs_a_block() -> None:

@@ -226,6 +226,7 @@ def any_crawl(seed: int) -> Crawl:
     for page in range(24):
         host, folder = rng.choice(["h1", "h2", "h3"]), rng.choice(["", "f/"])
         address = f"{host}/{folder}{page}"
+        crawl.capture(address, reason=rng.choice(["page_opt_out", "page_blocked"]) if rng.random() < 0.06 else "")
         for capture in range(rng.choice([1, 1, 2])):
             time, closed = rng.choice([None, 0, 5, 15, 25]), rng.random() < 0.06
             for position in range(rng.randrange(1, 9)):
