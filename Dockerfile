@@ -14,7 +14,7 @@ COPY pipeline pipeline
 COPY encoders encoders
 COPY filters filters
 COPY dedup dedup
-RUN pip install --no-cache-dir ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} ".[gcp,tensorflow]" \
+RUN pip install --no-cache-dir ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} ".[gcp,tflite]" \
     && pip check
 
 # Every stage starts as many threads as it needs itself; libraries that start their own would compete with them.

@@ -2,8 +2,8 @@
 
     python benchmarks/pair.py --images 100000 300000 1000000
 
-Each measurement runs in a process of its own. Both sides join links to images by URL, images to 768-wide vectors by id, group by page, compute the
-cosine of all 28 pairs of the 8 images of a page and count those in the band; DuckDB gets the threads of the machine, as we do.
+Each measurement runs in a process of its own. Both sides join links to images by URL, images to 768-wide vectors by id, group by page,
+compute the cosine of all 28 pairs of the 8 images of a page and write those in the band; DuckDB gets the threads of the machine, as we do.
 """
 
 import argparse
@@ -102,7 +102,15 @@ def run_ours(folder: str) -> int:
     parts = parts_for(read_manifest(os.path.join(folder, "images")), read_manifest(os.path.join(folder, "links")))
     config = PairConfig(pairs_per_episode=28)
     job = PairJob(
-        output=folder, work=os.path.join(folder, "work"), config=config, encoder_folder="synthetic", low=LOW, high=HIGH, size_px=256, parts=parts, meter=Meter("")
+        output=folder,
+        work=os.path.join(folder, "work"),
+        config=config,
+        encoder_folder="synthetic",
+        low=LOW,
+        high=HIGH,
+        size_px=256,
+        parts=parts,
+        meter=Meter(""),
     )
     started = time.perf_counter()
     journals = pair_up(job, pipeline_options([], 1))
@@ -122,7 +130,8 @@ def run_duckdb(folder: str) -> int:
             JOIN read_parquet('{folder}/embeddings/synthetic/*.parquet') e USING (image_id)),
         candidates AS (
             SELECT a.page_url, a.image_id AS a_id, b.image_id AS b_id, a.image_url AS a_url, b.image_url AS b_url,
-                   a.source AS a_source, a."offset" AS a_offset, a.length AS a_length, b.source AS b_source, b."offset" AS b_offset, b.length AS b_length,
+                   a.source AS a_source, a."offset" AS a_offset, a.length AS a_length,
+                   b.source AS b_source, b."offset" AS b_offset, b.length AS b_length,
                    array_inner_product(a.v, b.v) AS similarity
             FROM members a JOIN members b ON a.page_url = b.page_url AND a.image_id < b.image_id)
         SELECT * FROM candidates WHERE similarity BETWEEN {LOW} AND {HIGH}) TO '{folder}/duckdb.parquet' (FORMAT parquet)"""
@@ -157,7 +166,8 @@ def main() -> None:
     if args.side:
         (run_ours if args.side == "ours" else run_duckdb)(args.folder)
         return
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; medians of {args.repeats}, in turn")
+    machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    print(f"{machine}; medians of {args.repeats}, in turn")
     print("   images    ours s  duckdb s  ratio (duckdb/ours)  ours GiB  duckdb GiB      kept")
     for images in args.images:
         with tempfile.TemporaryDirectory() as folder:
@@ -167,7 +177,8 @@ def main() -> None:
             ratio = np.median([b["seconds"] / a["seconds"] for a, b in runs])
             medians = [np.median([run["seconds"] for run in side]) for side in (ours, duck)]
             peaks = [max(run["peak_rss_gib"] for run in side) for side in (ours, duck)]
-            print(f"{images:9,} {medians[0]:9.1f} {medians[1]:9.1f} {ratio:20.2f} {peaks[0]:9.2f} {peaks[1]:11.2f} {ours[0]['kept']:9,} / {duck[0]['kept']:,}", flush=True)
+            times = f"{images:9,} {medians[0]:9.1f} {medians[1]:9.1f} {ratio:20.2f}"
+            print(f"{times} {peaks[0]:9.2f} {peaks[1]:11.2f} {ours[0]['kept']:9,} / {duck[0]['kept']:,}", flush=True)
 
 
 if __name__ == "__main__":

@@ -60,9 +60,8 @@ def facts_of(output: Path, truth: list[dict[str, str]]) -> list[Fact]:
         else:  # embed and shard drop nothing of this crawl, so any drop but scan's is a difference
             facts.append((("image" if row["stage"] == "scan" else row["stage"], row["image_url"]), reason))
     for episode in rows_of(output / "episodes"):
-        for image in episode["images"]:
-            place = (episode["page_url"], image["image_url"])
-            facts.append((("reference", *place), outcome("kept", image["image_id"] if place in certain else "")))
+        places = [((episode["page_url"], image["image_url"]), image["image_id"]) for image in episode["images"]]
+        facts += [(("reference", *place), outcome("kept", image_id if place in certain else "")) for place, image_id in places]
     named = {(row["page_url"], row["image_id"], row["other_id"]) for row in truth if row["record"] == "candidate"}
     for row in rows_of(output / "candidates"):
         if (row["page_url"], row["a_id"], row["b_id"]) in named:

@@ -53,7 +53,7 @@ class EmbedConfig:
     encoder: str = "dinov2-base"
     """dinov2-small, dinov2-base, dinov2-large, builtin (no weights, no network) or tflite:PATH."""
     encoder_weights: str = ""
-    """Folder of a local checkpoint, in the format that transformers saves; empty downloads from the hub."""
+    """Folder of a local checkpoint as transformers saves it, in one model.safetensors; empty downloads from the hub."""
     batch_size: int = 32
     """Images a forward pass."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

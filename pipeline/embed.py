@@ -27,8 +27,12 @@ Locate = Callable[[str], str]
 
 
 @functools.lru_cache(maxsize=1)
-def encoder_of(config: EmbedConfig, threads: int) -> Encoder:
-    """Loads the encoder once a process, its arithmetic pinned to `threads` threads."""
+def encoder_of(config: EmbedConfig) -> Encoder:
+    """Loads the encoder once a process.
+
+    Its arithmetic gets all cores whatever --workers and --threads are: the number of threads can change the last bits of a vector.
+    """
+    threads = os.cpu_count() or 1
     encoder = load_encoder(config.encoder, weights=config.encoder_weights, device=config.device, threads=threads)
     if config.encoder.startswith("dinov2"):
         import torch
@@ -143,7 +147,7 @@ class UnitHandler(ModelHandler[str, Embedded, Encoder]):  # type: ignore[misc]
 
     def load_model(self) -> Encoder:
         """Loads the encoder, once a process."""
-        return encoder_of(self._job.embed, self._job.threads)
+        return encoder_of(self._job.embed)
 
     def run_inference(self, batch: Sequence[str], model: Encoder, inference_args: dict[str, Any] | None = None) -> Iterable[Embedded]:
         """Yields the vectors of each unit."""

@@ -95,7 +95,7 @@ def run_stages(config: Config, stages: tuple[str, ...], say: Callable[[str], Non
     _check_block_list(config.scan.block_list)
     units = [] if stages == ("pair",) else _find_input(config)
     if "embed" in stages:
-        encoder_of(config.embed, config.run.threads or os.cpu_count() or 1)
+        encoder_of(config.embed)
     run = Run(config=config, output=output, options=options, locate=SourceMap(units, output), say=say)
     os.makedirs(output, exist_ok=True)
     _check_scan_settings(run)
@@ -273,7 +273,7 @@ def _scan_first(run: Run, units: list[ScanUnit], work: ScanUnits, journal: Journ
 
 def _embed(run: Run) -> None:
     units = _input_manifest(run, "units", "scan")
-    encoder = encoder_of(run.config.embed, run.config.run.threads or os.cpu_count() or 1)
+    encoder = encoder_of(run.config.embed)
     folder = encoder_folder(run.config.embed.encoder)
     dataset, identity = f"embeddings/{folder}", run.work(f"encoder-{folder}.json")
     if os.path.exists(identity) and read_json(identity) != encoder.digest:

@@ -1,15 +1,18 @@
 """Runs that are killed: a command in a process of its own, which a server with all imports done forks in milliseconds."""
 
 import multiprocessing
+import os
 import random
 import time
 from collections.abc import Sequence
 from multiprocessing.context import ForkServerProcess
+from pathlib import Path
 
 import pipeline.jobs
 from pagepairs.cli import main
 
 _SERVER = multiprocessing.get_context("forkserver")
+_POLL_S = 0.003
 
 
 def run_command(args: Sequence[str], part_rows: int) -> None:
@@ -26,28 +29,28 @@ def start(args: Sequence[object], *, part_rows: int) -> ForkServerProcess:
     return process
 
 
-def kill_after(args: Sequence[object], seconds: float, *, part_rows: int) -> bool:
-    """Starts a command and kills it; returns False if it had ended before."""
-    process = start(args, part_rows=part_rows)
-    process.join(seconds)
-    alive = process.exitcode is None
-    process.kill()
+def kill_after(args: Sequence[object], output: Path, *, files: int | None, delay_s: float = 0.0, part_rows: int) -> tuple[int, int | None]:
+    """Starts a command and kills it `delay_s` after so many files were seen in its output; None lets it end.
+
+    A number of files is the same progress on a slow machine and on a fast one.
+
+    Returns:
+      How many files were seen, and the exit code: negative where it was killed.
+    """
+    process, seen = start(args, part_rows=part_rows), set[str]()
+    while process.exitcode is None and (files is None or len(seen) < files):
+        seen.update(os.path.join(folder, name) for folder, _, names in os.walk(output) for name in names if not name.startswith(".tmp-"))
+        time.sleep(_POLL_S)
+    if files is not None:
+        process.join(delay_s)
+        process.kill()
     process.join()
+    code = process.exitcode
     process.close()
-    return alive
+    return len(seen), code
 
 
-def moments(count: int, seconds: float, seed: int) -> list[float]:
-    """Returns `count` random moments of a run, one in each of as many equal stretches of it."""
+def moments(count: int, files: int, seed: int) -> list[tuple[int, float]]:
+    """Returns `count` random moments of a run that makes `files` files: one in each of as many equal stretches, and up to 0.1 s more."""
     rng = random.Random(seed)
-    return [(index + rng.random()) * seconds / count for index in range(count)]
-
-
-def time_one_go(args: Sequence[object], *, part_rows: int) -> float:
-    """Runs a command to its end and returns the seconds that took."""
-    started = time.monotonic()
-    process = start(args, part_rows=part_rows)
-    process.join()
-    assert process.exitcode == 0
-    process.close()
-    return time.monotonic() - started
+    return [(int((index + rng.random()) * files / count), rng.uniform(0, 0.1)) for index in range(count)]
