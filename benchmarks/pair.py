@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import shutil
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import time
 
 import numpy as np
 import pyarrow as pa
+from processes import resident_mib
 
 from pagepairs.config import PairConfig
 from pagepairs.files import write_parquet
@@ -144,7 +144,7 @@ def run_duckdb(folder: str) -> int:
 
 def _report(started: float, kept: int) -> int:
     seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    peak = resident_mib("VmHWM") / 1024
     print(json.dumps({"seconds": seconds, "peak_rss_gib": peak, "kept": kept}))
     return kept
 

@@ -91,5 +91,6 @@ def dataset_files(folder: str) -> list[str]:
 
 
 def read_dataset(folder: str, columns: list[str] | None = None) -> pa.Table:
-    """Returns all rows of a complete dataset; meant for small ones, tests and inspection."""
-    return pa.concat_tables([pq.read_table(path, columns=columns) for path in dataset_files(folder)])
+    """Returns all rows of a complete dataset, without columns where it has no file; meant for small ones, tests and inspection."""
+    tables = [pq.read_table(path, columns=columns) for path in dataset_files(folder)]
+    return pa.concat_tables(tables) if tables else pa.table({})

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from apache_beam.metrics import Metrics
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.runner import create_runner
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
 
@@ -104,6 +105,8 @@ def pipeline_options(beam_args: Sequence[str], workers: int) -> PipelineOptions:
         )
     if asked["direct_running_mode"] == "multi_threading":
         raise ValueError("--direct_running_mode multi_threading loses elements in Beam 2.77: use --workers N, which runs processes")
+    if asked["runner"]:
+        create_runner(asked["runner"])  # an unknown name fails here, before anything is written
     args = [*beam_args, "--no_save_main_session"]
     if runner in _LOCAL_RUNNERS:
         # Beam's DirectRunner would first try to download Prism and then behave differently.

@@ -9,7 +9,6 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from encoders import encoder_folder
 from pagepairs.files import read_json, write_bytes, write_json
 from pagepairs.manifest import Manifest, dataset_files, read_manifest
 from pagepairs.records import SCHEMA_VERSION
@@ -68,7 +67,7 @@ def write_report(output: str, *, locate: Callable[[str], str], pipeline_options:
 
 def _stage_manifests(output: str) -> dict[str, Manifest]:
     candidates = read_manifest(os.path.join(output, "candidates"))
-    embeddings = f"embeddings/{encoder_folder(candidates.counters['encoder'])}"
+    embeddings = f"embeddings/{candidates.counters['encoder']}"
     folders = {"scan": "images", "embed": embeddings, "pair": "episodes", "candidates": "candidates", "shard": "shards"}
     return {stage: read_manifest(os.path.join(output, folder)) for stage, folder in folders.items()}
 

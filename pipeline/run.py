@@ -21,7 +21,6 @@ from pagepairs.files import read_json, remove_temporaries, write_json
 from pagepairs.manifest import Manifest, dataset_files, digest_of, find_manifest, read_manifest
 from pagepairs.records import SCHEMA_VERSION
 from pipeline.datasets import complete_dataset, is_complete, publish_dataset, work_folder
-from pipeline.embed import EmbedJob, embed_units, encoder_of
 from pipeline.jobs import Journal, Outcome, count_parts, merge_outcomes, part_name, pipeline_options, run_tasks
 from pipeline.pair import PairJob, pair_up, parts_for, stage_digest
 from pipeline.progress import watch
@@ -95,6 +94,8 @@ def run_stages(config: Config, stages: tuple[str, ...], say: Callable[[str], Non
     _check_block_list(config.scan.block_list)
     units = [] if stages == ("pair",) else _find_input(config)
     if "embed" in stages:
+        from pipeline.embed import encoder_of
+
         encoder_of(config.embed)
     run = Run(config=config, output=output, options=options, locate=SourceMap(units, output), say=say)
     os.makedirs(output, exist_ok=True)
@@ -112,6 +113,8 @@ def run_stages(config: Config, stages: tuple[str, ...], say: Callable[[str], Non
     for stage in stages:
         functions[stage](run)
     if "shard" in stages and read_manifest(run.path("shards")).rows == 0:
+        if read_manifest(run.path("images")).counters["in"] == 0:
+            raise NothingFound("the crawl holds no image: is it the right --input, and does it hold responses?")
         raise NothingFound(f"no pair was found; {run.path('report', 'report.html')} says what became of every image and reference")
 
 
@@ -272,6 +275,9 @@ def _scan_first(run: Run, units: list[ScanUnit], work: ScanUnits, journal: Journ
 
 
 def _embed(run: Run) -> None:
+    # Beam's inference module imports torch, which the other stages do without.
+    from pipeline.embed import EmbedJob, embed_units, encoder_of
+
     units = _input_manifest(run, "units", "scan")
     encoder = encoder_of(run.config.embed)
     folder = encoder_folder(run.config.embed.encoder)
