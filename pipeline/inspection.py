@@ -161,13 +161,13 @@ def _describe_files(path: str, files: Sequence[str]) -> list[str]:
 
 def _describe_columns(files: Sequence[str]) -> list[str]:
     schema = _schema(files[0]) if files else pa.schema([])
-    return [f"  {field.name:<18}{field.type}" for field in schema]
+    return [f"  {field.name:<20}{field.type}" for field in schema]
 
 
 def _describe_rows(files: Sequence[str], rows: int) -> list[str]:
     lines: list[str] = []
     for number, row in enumerate(_first_rows(files, rows), start=1):
-        lines += [f"row {number}", *(f"  {name:<18}{show_value(value)}" for name, value in row.items())]
+        lines += [f"row {number}", *(f"  {name:<20}{show_value(value)}" for name, value in row.items())]
     return lines
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from pagepairs.files import FileInfo, Hashed, atomic
+from pagepairs.records import SHARDS
 from pagepairs.shards import parquet, tfrecord, webdataset
 from pagepairs.shards.rows import Row
 
@@ -60,12 +61,16 @@ def write_shard(path: str, schema: pa.Schema, batches: Iterable[pa.Table]) -> Fi
 
 
 def read_shard(path: str) -> Iterator[Row]:
-    """Yields the rows of a shard of any format as dicts; an embedding is a float16 array.
+    """Yields the rows of a shard of any format, its fixed columns first; an embedding is a float16 array.
 
     Raises:
-      ValueError: if the file is no shard.
+      ValueError: if the file is no shard, or damaged.
     """
-    return _format_of(path).read(path)
+    for row in _format_of(path).read(path):
+        try:
+            yield {name: row.pop(name) for name in SHARDS.names} | dict(sorted(row.items()))
+        except KeyError as error:
+            raise ValueError(f"{path} is no shard of pairs: it lacks {error}") from error
 
 
 def _format_of(path: str) -> ShardFormat:

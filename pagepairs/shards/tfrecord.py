@@ -89,33 +89,50 @@ def decode_example(data: bytes) -> Row:
     Raises:
       ValueError: for a message of another kind.
     """
-    features = next(_fields(memoryview(data)))[1]
-    return dict(_decode_feature(entry) for _, entry in _fields(features))
+    features = _fields(_only(memoryview(data)))
+    return dict(_decode_feature(entry) for _, entry in features)
 
 
 def _decode_feature(entry: memoryview) -> tuple[str, Any]:
-    (_, key), (_, feature) = _fields(entry)
-    name = bytes(key).decode()
-    kind, values = next(_fields(feature))
-    value = bytes(next(_fields(values))[1])
+    fields = dict(_fields(entry))
+    if fields.keys() != {_FIRST[0], _SECOND[0]}:
+        raise ValueError("no Example of a pair: a feature without name or value")
+    name = bytes(fields[_FIRST[0]]).decode()
+    kind, values = next(_fields(fields[_SECOND[0]]), (0, memoryview(b"")))
+    value = bytes(_only(values))
     if kind == _FIRST[0]:
         return name, value if name.endswith("_image") else value.decode()
     numbers = np.frombuffer(value, _FLOAT32)
     return name, numbers.astype(np.float16) if name.endswith("_embedding") else float(numbers[0])
 
 
+def _only(message: memoryview) -> memoryview:
+    """Returns the content of a message's one field."""
+    fields = list(_fields(message))
+    if len(fields) != 1:
+        raise ValueError(f"no Example of a pair: {len(fields)} fields in place of one")
+    return fields[0][1]
+
+
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
     """Yields tag and content of each field."""
     at = 0
     while at < len(message):
-        tag, length, shift = message[at], 0, 0
-        while True:
-            at += 1
-            if tag not in (_FIRST[0], _SECOND[0]) or at >= len(message):
-                raise ValueError(f"no Example of a pair: tag {tag}")
-            length |= (message[at] & 0x7F) << shift
-            shift += 7
-            if message[at] < 0x80:
-                break
-        at += 1 + length
-        yield tag, message[at - length : at]
+        tag, (length, start) = message[at], _read_varint(message, at + 1)
+        at = start + length
+        if tag not in (_FIRST[0], _SECOND[0]) or at > len(message):
+            raise ValueError(f"no Example of a pair: tag {tag} and length {length}")
+        yield tag, message[start:at]
+
+
+def _read_varint(message: memoryview, at: int) -> tuple[int, int]:
+    """Returns the number that begins at byte `at`, and where the next byte after it stands."""
+    value = 0
+    for shift in range(0, 64, 7):
+        if at >= len(message):
+            break
+        value |= (message[at] & 0x7F) << shift
+        at += 1
+        if message[at - 1] < 0x80:
+            return value, at
+    raise ValueError("no Example of a pair: a length without end")
