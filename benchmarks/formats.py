@@ -2,13 +2,14 @@
 
     python benchmarks/formats.py
 
-Writing: webdataset's ShardWriter, TensorFlow's TFRecordWriter (with tf.train.Example) and pyarrow's ParquetWriter get the same encoded images;
-ours also takes the sha256 that the manifest holds, theirs does not. Reading: webdataset's WebDataset, tf.data's TFRecordDataset with
-parse_single_example and pyarrow read the same shard, as does our read_shard(). All files lie in the page cache. Each measurement runs in a process
-of its own, in turn with the others; a pass before it warms up what it measures.
+Writing: webdataset's ShardWriter, TensorFlow's TFRecordWriter (with tf.train.Example) and pyarrow's ParquetWriter get the same encoded
+images; ours also takes the sha256 that the manifest holds, theirs does not. Reading: webdataset's WebDataset, tf.data's TFRecordDataset
+with parse_single_example and pyarrow read the same shard, as does our read_shard(). All files lie in the page cache, and none is written
+over another. Each measurement runs in a process of its own, in turn with the others; a pass before it warms up what it measures.
 """
 
 import argparse
+import itertools
 import os
 import sys
 import tempfile
@@ -50,7 +51,7 @@ def make_pairs(count: int) -> pa.Table:
             "condition_image": bodies[i % IMAGES],
             "target_image": bodies[(i + 1) % IMAGES],
         }
-        for i, (a, b) in enumerate(zip(ids, ids[1:], strict=False))
+        for i, (a, b) in enumerate(itertools.pairwise(ids))
     ]
     return pa.Table.from_pylist(rows, schema=SHARDS).sort_by("pair_id")
 
@@ -126,9 +127,10 @@ def run_side(side: str, folder: str, shards: int) -> None:
     pin(1)
     pairs = pq.read_table(os.path.join(folder, shard_name(0, 1, "parquet")))
     path = os.path.join(folder, shard_name(0, 1, form))
-    with tempfile.TemporaryDirectory(dir=folder) as output:
+    with tempfile.TemporaryDirectory(dir=folder) as written:
 
         def once() -> None:
+            output = tempfile.mkdtemp(dir=written)
             if what == "write":
                 write_ours(pairs, output, form) if who == "ours" else WRITERS[form](pairs, output)
             else:

@@ -66,7 +66,9 @@ def find_manifest(folder: str) -> Manifest | None:
         return None
     value = read_json(path)
     if value["schema_version"] != SCHEMA_VERSION:
-        raise ValueError(f"{folder} has schema version {value['schema_version']}, this pagepairs reads {SCHEMA_VERSION}: run it again into a new --output")
+        raise ValueError(
+            f"{folder} has schema version {value['schema_version']}, this pagepairs reads {SCHEMA_VERSION}: run it again into a new --output"
+        )
     files = tuple(FileInfo(**file) for file in value["files"])
     return Manifest(dataset=value["dataset"], digest=value["digest"], files=files, counters=value["counters"])
 

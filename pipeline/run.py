@@ -351,7 +351,8 @@ def _make_shards(run: Run, digest: str, pairs: Manifest, vectors: Manifest | Non
     outcomes = [journal.read(part_name(part, shards)) for part in range(shards)]
     hosts = most_common_hosts(outcome.counters.pop("hosts") for outcome in outcomes)
     outcome = merge_outcomes(outcomes)
-    _publish(run, work, digest, [outcome], ("shards", "drops/shard"), {"shards": outcome.counters | {"format": config.format, "hosts": hosts}})
+    counters = {"shards": outcome.counters | {"format": config.format, "hosts": hosts}}
+    _publish(run, work, digest, [outcome], ("shards", "drops/shard"), counters)
     run.say(f"shard: {outcome.counters['kept']:,} pairs in {shards:,} shards of {config.size} px")
 
 

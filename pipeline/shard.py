@@ -1,7 +1,7 @@
 """Stage shard: pairs to shards; each output shard is made by itself from references and holds both images of every pair.
 
-Where shards carry embeddings, two steps come first, as in stage pair: `wanted` finds the file of each image's vector, `fetch` copies the vectors ordered
-by shard. Images that a shard was given go to a file as soon as they outgrow 64 MiB, so its memory does not depend on their size.
+Where shards carry embeddings, two steps come first, as in stage pair: `wanted` finds the file of each image's vector, `fetch` copies the
+vectors ordered by shard. Images of a shard go to a file as soon as they outgrow 64 MiB, so its memory does not depend on their size.
 """
 
 import os

@@ -33,7 +33,11 @@ def copy_vectors(wanted: pa.Table, key: str, *, folder: str, path: str, parts: i
     """Writes the wanted vectors as an Arrow file of one batch a part of the step that reads them.
 
     Args:
-      wanted: image_id, `vectors` (the file in `folder`), and the column `key`, hex ids by which that step is cut into parts.
+      wanted: image_id, `vectors` (the name of a file) and the column `key`.
+      key: of hex ids, by which that step is cut into parts.
+      folder: where the files of vectors stand.
+      path: of the file that is written.
+      parts: of that step.
     """
     order, bounds = order_by_part(prefix64(wanted[key]), parts)
     wanted = wanted.take(pa.array(order))
