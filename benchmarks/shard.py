@@ -26,10 +26,10 @@ from processes import conditions, in_turn, measured, median, pin, ratio
 
 from pagepairs.config import ScanConfig, ShardConfig
 from pagepairs.keys import pair_id
-from pagepairs.records import PAIRS, SHARDS
-from pagepairs.shards import write_shard
+from pagepairs.records import PAIRS, SHARDS, embeddings_schema
+from pagepairs.shards import shard_name, write_shard
 from pipeline.progress import Meter
-from pipeline.shard import ShardJob, make_images, references_of
+from pipeline.shard import EncodedImages, ShardJob, fill_batches, make_images, references_of
 from pipeline.sources import ImageRecord, find_units, read_unit
 
 SIDES = ("bare", "1 thread", "2 threads")
@@ -75,14 +75,21 @@ def run_ours(pairs: pa.Table, crawl: str, output: str, threads: int) -> None:
     """Writes the shard as the stage does."""
     job = ShardJob(
         folder=output,
+        work=output,
         scan=ScanConfig(),
         shard=ShardConfig(size=SIZE_PX, quality=QUALITY),
         shards=1,
+        parts=1,
         threads=threads,
+        vectors=None,
         locate=lambda source: crawl,
         meter=Meter(""),
     )
-    write_shard(output, 0, 1, _with_images(pairs, make_images(references_of(pairs), job)))
+    with EncodedImages(output) as images:
+        for image_id, image in make_images(references_of(pairs), job):
+            images.add(image_id, image)
+        batches = fill_batches(pairs, images, SHARDS, embeddings_schema(0).empty_table())
+        write_shard(os.path.join(output, shard_name(0, 1, "parquet")), SHARDS, batches)
 
 
 def _with_images(pairs: pa.Table, made: Mapping[str, object]) -> pa.Table:

@@ -103,10 +103,18 @@ class PairConfig:
 class ShardConfig:
     """How pairs are written."""
 
+    format: Literal["parquet", "webdataset", "tfrecord"] = "parquet"
+    """File format: the same pairs, pixels and order in each."""
     size: int = 256
-    """Side in pixels of the square images written: resized to the shortest side, centre-cropped, never enlarged."""
+    """Shortest side in pixels of the images written; larger ones are resized to it, none is enlarged."""
+    resize: Literal["crop", "keep-ratio"] = "crop"
+    """crop cuts the middle square out of the resized image, keep-ratio leaves its longest side as it is."""
+    image_format: Literal["jpeg", "webp", "png"] = "jpeg"
+    """Encoding of the images: JPEG without chroma subsampling (4:4:4), lossy WebP (4:2:0 by its nature) or lossless PNG."""
     quality: int = 95
-    """JPEG quality, 4:4:4."""
+    """Quality of JPEG and WebP, 1 to 100; PNG has none."""
+    columns: tuple[Literal["alt", "embeddings"], ...] = ()
+    """Columns besides the fixed ones: alternative texts, both embeddings (float16)."""
     pairs_per_shard: int = 2048
     """Pairs a shard, about."""
 

@@ -48,6 +48,35 @@ def atomic(path: str) -> Iterator[BinaryIO]:
         raise
 
 
+class Hashed:
+    """A file that is written once, from its beginning, with the sha256 and the number of its bytes."""
+
+    closed = False
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._hash = file, hashlib.sha256()
+        self.bytes = 0
+
+    @property
+    def sha256(self) -> str:
+        """Of the bytes written so far, in hex."""
+        return self._hash.hexdigest()
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Appends the bytes."""
+        self._hash.update(data)
+        self.bytes += len(data)
+        return self._file.write(data)
+
+    def tell(self) -> int:
+        """Returns the number of bytes written so far."""
+        return self.bytes
+
+    def flush(self) -> None:
+        """Hands on what the file holds back."""
+        self._file.flush()
+
+
 def write_bytes(path: str, data: bytes | memoryview) -> None:
     """Writes the file whole or not at all."""
     with atomic(path) as file:
@@ -65,18 +94,22 @@ def read_json(path: str) -> Any:
         return json.load(file)
 
 
+def parquet_options(schema: pa.Schema) -> dict[str, list[str]]:
+    """Returns Parquet's options for some columns.
+
+    Image bytes and vectors gain nothing from dictionaries and statistics, which take most of the time.
+    """
+    return {
+        "use_dictionary": [f.name for f in schema if pa.types.is_string(f.type)],
+        "write_statistics": [f.name for f in schema if not (pa.types.is_binary(f.type) or pa.types.is_nested(f.type))],
+    }
+
+
 def write_parquet(path: str, table: pa.Table, *, row_group_rows: int = 64 * 1024, compression: str = "zstd") -> FileInfo:
     """Writes a table as a Parquet file whose bytes depend on the table only, and returns its entry."""
     buffer = io.BytesIO()
-    pq.write_table(
-        table.combine_chunks(),
-        buffer,
-        row_group_size=row_group_rows,
-        compression=compression,
-        # Image bytes and vectors gain nothing from dictionaries and statistics, which take most of the time.
-        use_dictionary=[f.name for f in table.schema if pa.types.is_string(f.type)],
-        write_statistics=[f.name for f in table.schema if not (pa.types.is_binary(f.type) or pa.types.is_nested(f.type))],
-    )
+    options = parquet_options(table.schema)
+    pq.write_table(table.combine_chunks(), buffer, row_group_size=row_group_rows, compression=compression, **options)
     data = buffer.getbuffer()
     write_bytes(path, data)
     return FileInfo(name=os.path.basename(path), rows=table.num_rows, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())

@@ -334,6 +334,15 @@ def centre_crop(rgb: np.ndarray, size_px: int) -> np.ndarray:
     return np.ascontiguousarray(rgb[top : top + size_px, left : left + size_px])
 
 
+def encode_image(rgb: np.ndarray, form: str, quality: int) -> bytes:
+    """Returns the image in a format (jpeg, webp, png), without metadata; `quality`, 1 to 100, means nothing to png."""
+    if form == "jpeg":
+        return encode_jpeg(rgb, quality)
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, form, **({"quality": quality} if form == "webp" else {}))
+    return buffer.getvalue()
+
+
 def encode_jpeg(rgb: np.ndarray, quality: int) -> bytes:
     """Returns the image as a JPEG without chroma subsampling (4:4:4), without metadata; `quality` is libjpeg's, 1 to 100."""
     return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(rgb), quality=quality, colorspace="RGB", colorsubsampling="444"))

@@ -3,6 +3,7 @@
 Ids are lower-case hex strings: `*_id` of images and pairs is a sha256 (64 characters), `*_key` a blake2b of 16 bytes (32 characters).
 """
 
+import numpy as np
 import pyarrow as pa
 
 SCHEMA_VERSION = 1
@@ -109,6 +110,8 @@ PAIRS = pa.schema(
         ("condition_url", pa.string()),
         ("target_url", pa.string()),
         ("similarity", pa.float32()),
+        ("condition_alt", pa.string()),  # the alternative text on that page
+        ("target_alt", pa.string()),
         *[(f"condition_{name}", kind) for name, kind in _REFERENCE],
         *[(f"target_{name}", kind) for name, kind in _REFERENCE],
     ]
@@ -128,9 +131,23 @@ SHARDS = pa.schema(
 )
 
 
+def shards_schema(*, alt: bool = False, embedding_width: int = 0) -> pa.Schema:
+    """Returns the columns of shards: those of SHARDS, then alternative texts and both embeddings where they are asked for."""
+    texts = [(f"{side}_alt", pa.string()) for side in ("condition", "target") if alt]
+    vectors = [(f"{side}_embedding", pa.list_(pa.float16(), embedding_width)) for side in ("condition", "target") if embedding_width]
+    return pa.schema([*SHARDS, *(pa.field(name, kind) for name, kind in [*texts, *vectors])])
+
+
 def embeddings_schema(width: int) -> pa.Schema:
     """Returns the columns of embeddings/<encoder>/; `width` is the length of a vector, which has unit L2 norm."""
     return pa.schema([("image_id", pa.string()), ("embedding", pa.list_(pa.float16(), width))])
+
+
+def vectors_of(column: pa.ChunkedArray) -> np.ndarray:
+    """Returns an embedding column as float16 of shape (N, D), without copying it where it is in one piece."""
+    array = column.combine_chunks()
+    vectors_ND: np.ndarray = array.flatten().to_numpy(zero_copy_only=False).reshape(-1, array.type.list_size)
+    return vectors_ND
 
 
 def rows_to_table(rows: list[dict[str, object]], schema: pa.Schema) -> pa.Table:

@@ -8,6 +8,9 @@ from typing import Any
 from pagepairs.files import FileInfo
 from pagepairs.manifest import Manifest, find_manifest, write_manifest
 
+CARD = "README.md"
+"""What people and hubs read of a dataset; no file of the manifest, and no stray."""
+
 
 def work_folder(output: str, *names: str) -> str:
     """Path of a folder for what is not a dataset: journals, what shuffles leave for each other."""
@@ -15,12 +18,12 @@ def work_folder(output: str, *names: str) -> str:
 
 
 def complete_dataset(folder: str, dataset: str, digest: str, files: Sequence[FileInfo], counters: dict[str, Any]) -> Manifest:
-    """Writes the manifest of a folder whose files are in place, and deletes files that it does not name."""
+    """Writes the manifest of a folder whose files are in place, and deletes files that it does not name, but for a card."""
     manifest = Manifest(dataset=dataset, digest=digest, files=tuple(sorted(files, key=lambda file: file.name)), counters=counters)
     os.makedirs(folder, exist_ok=True)
     if find_manifest(folder) != manifest:
         write_manifest(folder, manifest)
-    named = {file.name for file in files} | {"manifest.json"}
+    named = {file.name for file in files} | {"manifest.json", CARD}
     for entry in os.scandir(folder):
         if entry.is_file() and entry.name not in named:
             os.unlink(entry.path)

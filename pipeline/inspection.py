@@ -1,6 +1,7 @@
 """Shows what a dataset holds: columns, counts, first rows, and a contact sheet of its images or pairs."""
 
 import io
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from pagepairs.config import ScanConfig
 from pagepairs.files import read_json
 from pagepairs.images import ImageError, decode
 from pagepairs.manifest import Manifest, dataset_files, find_manifest, read_manifest
+from pagepairs.shards import read_shard
 from pipeline.commands import config_from_json
 from pipeline.contact_sheet import SIDE_PX, Tile, draw_sheet
 from pipeline.references import SourceChanged, read_images
@@ -41,7 +43,7 @@ class InspectConfig:
     """What is looked at."""
 
     dataset: Annotated[str, tyro.conf.Positional]
-    """Folder of a dataset (OUT/pairs), of a whole run (OUT), or one Parquet file of either."""
+    """Folder of a dataset (OUT/pairs), of a whole run (OUT), or one file of a dataset."""
     rows: int = 5
     """First rows that are printed."""
     contact_sheet: str = ""
@@ -70,14 +72,14 @@ def inspect_dataset(path: str, *, rows: int = 5, contact_sheet: str | None = Non
     Shards bring their images along; all other datasets need the crawl files, where the run's config.json names them.
 
     Args:
-      path: folder of a dataset or a run, or a Parquet file.
+      path: folder of a dataset or a run, or a file of a dataset.
       rows: first rows to show.
       contact_sheet: PNG file to write; None writes none. Datasets without images have none either.
 
     Raises:
       ValueError: if there is no dataset, or the crawl files are gone.
     """
-    files = _parquet_files(path)
+    files = _data_files(path)
     if files is None:
         return _describe_run(path)
     lines = [*_describe_files(path, files), "", *_describe_columns(files), "", *_describe_rows(files, rows)]
@@ -89,7 +91,7 @@ def inspect_dataset(path: str, *, rows: int = 5, contact_sheet: str | None = Non
     return "\n".join(lines)
 
 
-def _parquet_files(path: str) -> list[str] | None:
+def _data_files(path: str) -> list[str] | None:
     """Returns the files of a dataset, None for the folder of a run."""
     if os.path.isfile(path):
         return [path]
@@ -97,7 +99,7 @@ def _parquet_files(path: str) -> list[str] | None:
         return dataset_files(path)
     if any(_find_datasets(path)):
         return None
-    raise ValueError(f"{path} is neither a dataset (a folder with manifest.json), nor a run, nor a Parquet file")
+    raise ValueError(f"{path} is neither a dataset (a folder with manifest.json), nor a run, nor a file of a dataset")
 
 
 def _find_datasets(root: str) -> Iterator[tuple[str, Manifest]]:
@@ -133,21 +135,39 @@ def _describe_counters(counters: Mapping[str, Any]) -> str:
     return f"   {counters['kept']:,} of {counters['in']:,} kept" + "".join(f", {text}" for text in (*dropped, *errors))
 
 
+def _count_rows(file: str) -> int:
+    return int(pq.ParquetFile(file).metadata.num_rows) if file.endswith(".parquet") else sum(1 for _ in read_shard(file))
+
+
+def _schema(file: str) -> pa.Schema:
+    return pq.read_schema(file) if file.endswith(".parquet") else _read_rows(file, 1).schema
+
+
+def _read_rows(file: str, rows: int | None = None) -> pa.Table:
+    """Returns the first rows of a file, all of them where not told how many."""
+    if not file.endswith(".parquet"):
+        return pa.Table.from_pylist(list(itertools.islice(read_shard(file), rows)))
+    if rows is None:
+        return pq.read_table(file)
+    schema = pq.read_schema(file)
+    return pa.Table.from_batches(itertools.islice(pq.ParquetFile(file).iter_batches(batch_size=rows), 1), schema).slice(0, rows)
+
+
 def _describe_files(path: str, files: Sequence[str]) -> list[str]:
-    rows = sum(pq.ParquetFile(file).metadata.num_rows for file in files)
+    rows = sum(_count_rows(file) for file in files)
     line = f"{path}: {_count(rows, 'row')} in {_count(len(files), 'file')}, {_size(sum(os.path.getsize(file) for file in files))}"
     return [line + (_describe_counters(read_manifest(path).counters) if os.path.isdir(path) else "")]
 
 
 def _describe_columns(files: Sequence[str]) -> list[str]:
-    schema = pq.read_schema(files[0]) if files else pa.schema([])
-    return [f"  {field.name:<18}{field.type}" for field in schema]
+    schema = _schema(files[0]) if files else pa.schema([])
+    return [f"  {field.name:<20}{field.type}" for field in schema]
 
 
 def _describe_rows(files: Sequence[str], rows: int) -> list[str]:
     lines: list[str] = []
     for number, row in enumerate(_first_rows(files, rows), start=1):
-        lines += [f"row {number}", *(f"  {name:<18}{show_value(value)}" for name, value in row.items())]
+        lines += [f"row {number}", *(f"  {name:<20}{show_value(value)}" for name, value in row.items())]
     return lines
 
 
@@ -155,11 +175,9 @@ def _first_rows(files: Sequence[str], rows: int) -> Iterator[dict[str, Any]]:
     for file in files:
         if rows <= 0:
             return
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=rows):
-            found = batch.slice(0, rows).to_pylist()
-            yield from found
-            rows -= len(found)
-            break
+        found = _read_rows(file, rows).to_pylist()
+        yield from found
+        rows -= len(found)
 
 
 def show_value(value: Any) -> str:
@@ -195,10 +213,10 @@ def make_tiles(path: str, files: Sequence[str]) -> list[Tile]:
 
     Pairs are spread evenly over the similarities there are, lowest first; images and pages over the file.
     """
-    kind = _kind(set(pq.read_schema(files[0]).names))
+    kind = _kind(set(_schema(files[0]).names))
     if not kind:
         return []
-    rows = _spread(pq.read_table(files[0]), {"images": _SHEET_IMAGES, "episodes": _SHEET_PAGES}.get(kind, _SHEET_PAIRS))
+    rows = _spread(_read_rows(files[0]), {"images": _SHEET_IMAGES, "episodes": _SHEET_PAGES}.get(kind, _SHEET_PAIRS))
     if kind == "shards":
         return [_embedded_pair(row) for row in rows]
     crawl = Crawl.of(path)

@@ -31,7 +31,7 @@ from pagepairs.config import PairConfig
 from pagepairs.files import FileInfo, read_arrow, read_arrow_part, write_arrow, write_arrow_parts, write_parquet
 from pagepairs.keys import mix, order_by_part, pair_id, prefix64, text_key
 from pagepairs.manifest import Manifest, dataset_files
-from pagepairs.records import CANDIDATES, DROPS, EPISODES, IMAGES, PAGES, PAIRS, SCHEMA_VERSION
+from pagepairs.records import CANDIDATES, DROPS, EPISODES, IMAGES, PAGES, PAIRS, SCHEMA_VERSION, vectors_of
 from pagepairs.urls import episode_page, host_of, url_key
 from pipeline.episodes import (
     bottom_k,
@@ -47,9 +47,11 @@ from pipeline.episodes import (
 from pipeline.jobs import Journal, Outcome, Rows, count_parts, part_name, run_parts, run_tasks
 from pipeline.progress import Meter
 from pipeline.resolve import close_aliases, follow_aliases, nearest_capture, read_aliases
+from pipeline.vectors import copy_vectors, spread_by_file, spread_vectors
 
 HISTOGRAM_BINS = 200
 _REFERENCE = ("source", "offset", "length")
+_CARRIED = ("alt", *_REFERENCE)  # what a pair knows of its images besides the ledger
 _PHASES = ("canonical", "aliases", "resolve", "appear", "fetch", "episodes", "pairs")
 
 # Rows between the shuffles: a reference in a page, and what it led to.
@@ -128,7 +130,7 @@ def pair_up(job: PairJob, options: PipelineOptions) -> dict[str, Journal]:
     run_parts("resolve", links, _SpreadLinks(job), _Resolve(job), job.parts, journals["resolve"], options)
     found = job.phase("resolve", "reference") + job.dataset(f"embeddings/{job.encoder_folder}", "vector")
     run_parts("appear", found, _spread_found, _Appear(job), job.parts, journals["appear"], options)
-    run_parts("fetch", job.phase("wanted", "wanted"), _spread_by_file, _Fetch(job), job.parts, journals["fetch"], options)
+    run_parts("fetch", job.phase("wanted", "wanted"), spread_by_file, _Fetch(job), job.parts, journals["fetch"], options)
     pages = job.phase("resolve", "unresolved") + job.phase("appear", "reference") + job.dataset("pages", "closed")
     run_parts("episodes", pages, _SpreadByPage(job), _Episodes(job), job.parts, journals["episodes"], options)
     run_tasks("pairs", {part_name(part, job.parts): part for part in range(job.parts)}, _Pairs(job), journals["pairs"], options)
@@ -258,10 +260,9 @@ def _spread_found(tag: str, path: str) -> Iterator[Rows]:
     if tag == "reference":
         table = read_arrow(path)
         table = table.filter(pc.equal(table["reason"], ""))
+        yield Rows(tag, table, prefix64(table["image_id"]))
     else:
-        table = pq.read_table(path, columns=["image_id"])
-        table = table.append_column("vectors", pa.array([os.path.basename(path)] * table.num_rows, pa.string()))
-    yield Rows(tag, table, prefix64(table["image_id"]))
+        yield from spread_vectors(tag, path)
 
 
 class _Appear:
@@ -300,13 +301,6 @@ def choose_wanted(rows: pa.Table, *, max_images: int, seed: int) -> pa.Table:
     return rows.filter(pa.array(bottom_k(codes_of(rows["page_key"]), page_image_hash(rows, seed), max_images)))
 
 
-def _spread_by_file(tag: str, path: str) -> Iterator[Rows]:
-    table = read_arrow(path)
-    files = table["vectors"].unique()
-    keys = pa.array([text_key(name) for name in files.to_pylist()], pa.string())
-    yield Rows(tag, table, prefix64(keys.take(pc.index_in(table["vectors"], files))))
-
-
 class _Fetch:
     """Copies the vectors that pages want out of some files of embeddings/, ordered by the part of the page: one batch a part."""
 
@@ -317,37 +311,9 @@ class _Fetch:
     def __call__(self, part: int, tables: Mapping[str, pa.Table]) -> Outcome:
         job = self._job
         if "wanted" in tables:
-            order, bounds = order_by_part(prefix64(tables["wanted"]["page_key"]), job.parts)
-            wanted = tables["wanted"].take(pa.array(order))
-            vectors_ND = self._read(wanted)
-            column = pa.FixedSizeListArray.from_arrays(pa.array(vectors_ND.ravel()), vectors_ND.shape[1])
-            write_arrow_parts(job.path("fetch", part), wanted.drop_columns(["vectors"]).append_column("embedding", column), bounds)
+            copy_vectors(tables["wanted"], "page_key", folder=self._folder, path=job.path("fetch", part), parts=job.parts)
         job.meter.add(1)
         return Outcome()
-
-    def _read(self, wanted: pa.Table) -> np.ndarray:
-        """Returns the vector of each row, float16 of shape (N, D); every file is read once."""
-        files = wanted["vectors"].unique()
-        file = pc.index_in(wanted["vectors"], files).to_numpy()
-        by_file = np.argsort(file, kind="stable")
-        bounds = np.searchsorted(file[by_file], np.arange(len(files) + 1))
-        vectors_ND: np.ndarray | None = None
-        for name, start, stop in zip(files.to_pylist(), bounds, bounds[1:], strict=False):
-            rows = by_file[start:stop]
-            embedded = pq.read_table(os.path.join(self._folder, name))
-            found_ND = vectors_of(embedded["embedding"])
-            if vectors_ND is None:
-                vectors_ND = np.empty((wanted.num_rows, found_ND.shape[1]), np.float16)
-            vectors_ND[rows] = found_ND[pc.index_in(wanted["image_id"].take(pa.array(rows)), embedded["image_id"]).to_numpy()]
-        assert vectors_ND is not None
-        return vectors_ND
-
-
-def vectors_of(column: pa.ChunkedArray) -> np.ndarray:
-    """Returns an embedding column as float16 of shape (N, D), without copying it where it is in one piece."""
-    array = column.combine_chunks()
-    vectors_ND: np.ndarray = array.flatten().to_numpy(zero_copy_only=False).reshape(-1, array.type.list_size)
-    return vectors_ND
 
 
 class _SpreadByPage:
@@ -415,12 +381,12 @@ class _Episodes:
         columns = {"page_url": pages, "page_key": a["page_key"], "a_id": a["image_id"], "b_id": b["image_id"]}
         columns |= {"a_url": a["image_url"], "b_url": b["image_url"], "similarity": pa.array(similarity)}
         columns["reason"] = pa.array(in_band(similarity, self._job.low, self._job.high), pa.string())
-        columns |= {f"a_{name}": a[name] for name in _REFERENCE} | {f"b_{name}": b[name] for name in _REFERENCE}
+        columns |= {f"a_{name}": a[name] for name in _CARRIED} | {f"b_{name}": b[name] for name in _CARRIED}
         return pa.table(columns).cast(_CANDIDATE_ROWS), int((size * (size - 1) // 2).sum())
 
 
 _CANDIDATE_ROWS = pa.schema(
-    [*CANDIDATES, *(pa.field(f"{side}_{name}", _REFERENCES.field(name).type) for side in "ab" for name in _REFERENCE)]
+    [*CANDIDATES, *(pa.field(f"{side}_{name}", _REFERENCES.field(name).type) for side in "ab" for name in _CARRIED)]
 )
 
 
@@ -538,7 +504,7 @@ def direct_pairs(candidates: pa.Table, page_count: np.ndarray, directions: str, 
 
 def _directed(candidates: pa.Table, flip: pa.Array, page_count: np.ndarray) -> pa.Table:
     columns = {"page_url": candidates["page_url"], "similarity": candidates["similarity"], "page_count": pa.array(page_count, pa.int32())}
-    for name in ("id", "url", *_REFERENCE):
+    for name in ("id", "url", *_CARRIED):
         a, b = candidates[f"a_{name}"], candidates[f"b_{name}"]
         columns[f"condition_{name}"], columns[f"target_{name}"] = pc.if_else(flip, b, a), pc.if_else(flip, a, b)
     ids = zip(columns["condition_id"].to_pylist(), columns["target_id"].to_pylist(), strict=True)

@@ -20,12 +20,13 @@ from pagepairs.config import Config, ScanConfig
 from pagepairs.files import read_json, remove_temporaries, write_json
 from pagepairs.manifest import Manifest, dataset_files, digest_of, find_manifest, read_manifest
 from pagepairs.records import SCHEMA_VERSION
+from pipeline.card import most_common_hosts, write_card
 from pipeline.datasets import complete_dataset, is_complete, publish_dataset, work_folder
 from pipeline.jobs import Journal, Outcome, count_parts, merge_outcomes, part_name, pipeline_options, run_tasks
 from pipeline.pair import PairJob, pair_up, parts_for, stage_digest
 from pipeline.progress import watch
 from pipeline.scan import DATASETS, ScanTask, ScanUnits, cut_units, task_name
-from pipeline.shard import ShardJob, count_shards, write_shards
+from pipeline.shard import ShardJob, count_shards, vector_files, write_shards
 from pipeline.sources import ScanUnit, SourceMap, find_units
 
 STAGES = ("scan", "embed", "pair", "shard", "report")
@@ -349,6 +350,7 @@ def _pair(run: Run) -> None:
         )
         histogram = {"low": -1.0, "high": 1.0, "counts": pairs.counters.pop("histogram")}
         found = {"encoder": folder, "band": {"low": low, "high": high, "source": source}, "histogram": histogram}
+        found["settings"] = dataclasses.asdict(run.config.pair)
         counters = {"episodes": pages.counters, "candidates": pairs.counters | found}
         _publish(run, work, digest, [pages, pairs], datasets, counters)
     run.say(
@@ -358,32 +360,44 @@ def _pair(run: Run) -> None:
 
 
 def _shard(run: Run) -> None:
-    pairs = _input_manifest(run, "pairs", "pair")
+    pairs, candidates = _input_manifest(run, "pairs", "pair"), _input_manifest(run, "candidates", "pair")
     config = run.config.shard
-    digest = digest_of([SCHEMA_VERSION, dataclasses.asdict(config), pairs.content])
+    vectors = _input_manifest(run, f"embeddings/{candidates.counters['encoder']}", "embed") if "embeddings" in config.columns else None
+    settings = dataclasses.asdict(config) | {"columns": sorted(set(config.columns))}
+    digest = digest_of([SCHEMA_VERSION, settings, pairs.content, vectors.content if vectors else ""])
     datasets = ("shards", "drops/shard")
     if all(is_complete(run.path(name), digest) for name in datasets):
         run.say(f"shard: kept, {len(read_manifest(run.path('shards')).files):,} shards")
-        return
-    _say_rebuild(run, "shard", "shards")
-    work = run.work(f"shard-{digest[:16]}")
+    else:
+        _say_rebuild(run, "shard", "shards")
+        with _timed(run, "shard"):
+            _make_shards(run, digest, pairs, vectors)
+    write_card(run.output, run.config)
+
+
+def _make_shards(run: Run, digest: str, pairs: Manifest, vectors: Manifest | None) -> None:
+    config, work = run.config.shard, run.work(f"shard-{digest[:16]}")
     _forget_others(run, "shard-", work)
-    with _timed(run, "shard"):
-        shards = count_shards(pairs.rows, config.pairs_per_shard)
-        journal = Journal(os.path.join(work, "done"))
-        with watch(run.work("progress"), "shard", 2 * pairs.rows, "img") as meter:
-            job = ShardJob(
-                folder=os.path.join(work, "final"),
-                scan=run.config.scan,
-                shard=config,
-                shards=shards,
-                threads=run.threads,
-                locate=run.locate,
-                meter=meter,
-            )
-            write_shards(dataset_files(run.path("pairs")), job, journal, run.options)
-        outcome = merge_outcomes(journal.read(part_name(part, shards)) for part in range(shards))
-        _publish(run, work, digest, [outcome], datasets, {"shards": outcome.counters})
+    shards = count_shards(pairs.rows, config.pairs_per_shard)
+    with watch(run.work("progress"), "shard", 2 * pairs.rows, "img") as meter:
+        job = ShardJob(
+            folder=os.path.join(work, "final"),
+            work=work,
+            scan=run.config.scan,
+            shard=config,
+            shards=shards,
+            parts=count_parts(2 * pairs.rows),
+            threads=run.threads,
+            vectors=None if vectors is None else vector_files(run.path(vectors.dataset)),
+            locate=run.locate,
+            meter=meter,
+        )
+        journal = write_shards(dataset_files(run.path("pairs")), job, run.options)
+    outcomes = [journal.read(part_name(part, shards)) for part in range(shards)]
+    hosts = most_common_hosts(outcome.counters.pop("hosts") for outcome in outcomes)
+    outcome = merge_outcomes(outcomes)
+    counters = {"shards": outcome.counters | {"format": config.format, "hosts": hosts}}
+    _publish(run, work, digest, [outcome], ("shards", "drops/shard"), counters)
     run.say(f"shard: {outcome.counters['kept']:,} pairs in {shards:,} shards of {config.size} px")
 
 

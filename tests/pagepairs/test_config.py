@@ -62,7 +62,8 @@ def test_the_widest_and_the_narrowest_band_are_allowed() -> None:
 
 def test_the_defaults_work_and_are_json() -> None:
     value = json.loads(json.dumps(dataclasses.asdict(Config())))
-    assert {name: sorted(group) for name, group in value.items() if name == "shard"} == {"shard": ["pairs_per_shard", "quality", "size"]}
+    settings = ["columns", "format", "image_format", "pairs_per_shard", "quality", "resize", "size"]
+    assert {name: sorted(group) for name, group in value.items() if name == "shard"} == {"shard": settings}
     assert (Config().pair.pairs_per_episode, Config().scan.min_side_px, Config().shard.size) == (32, 200, 256)
 
 

@@ -117,7 +117,7 @@ def make_pairs(candidates: list[dict[str, Any]], images: list[dict[str, Any]]) -
             sides: dict[str, Any] = {}
             for name, side in (("condition", "a"), ("target", "b")):
                 image = place[row[f"{side}_id"]]
-                sides |= {f"{name}_id": row[f"{side}_id"], f"{name}_url": row[f"{side}_url"]}
+                sides |= {f"{name}_id": row[f"{side}_id"], f"{name}_url": row[f"{side}_url"], f"{name}_alt": ""}
                 sides |= {f"{name}_{column}": image[column] for column in ("source", "offset", "length")}
             found = {"pair_id": pair_id(sides["condition_id"], sides["target_id"]), "page_count": 1}
             rows.append(found | {"page_url": row["page_url"], "similarity": row["similarity"]} | sides)
