@@ -16,7 +16,8 @@ from pagepairs.files import read_json, write_json
 from pagepairs.manifest import read_dataset, read_manifest
 from pagepairs.urls import host_of
 from pipeline.jobs import pipeline_options
-from pipeline.report import find_warnings, write_report
+from pipeline.report import write_report
+from pipeline.report_json import find_warnings
 from pipeline.report_summary import Summary
 from pipeline.report_text import address, link, plain
 from pipeline.sources import SourceMap, find_units
