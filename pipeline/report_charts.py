@@ -48,7 +48,8 @@ def _draw_similarity(counts: Sequence[int], similarity: Mapping[str, Any]) -> al
     chart: alt.Chart = (
         _on_scale(_similarity_rows(counts, first, last), first, last)
         .mark_rect(xOffset=alt.expr("width > 600 ? 0.5 : 0"), x2Offset=alt.expr("width > 600 ? -0.5 : 0"))
-        .encode(color=colour)
+        .encode(x2="to:Q", y2=alt.datum(0), color=colour)
+        .properties(width="container", height=_HISTOGRAM_HEIGHT_PX, padding=0)
         .add_params(*(alt.param(name=name, value=similarity[name]) for name in ("low", "high")), *_colours())
         .add_params(alt.param(name="top", value=1.12 * max(counts)))
     )
@@ -63,6 +64,7 @@ def _draw_compare(compare: Mapping[str, Any]) -> Any:
     first, last = similarity_domain(both, min(ends), max(ends))
     this, other = (_similarity_rows(side, first, last) for side in counts)
     bars = _on_scale(this, first, last).mark_rect(xOffset=0.5, x2Offset=-0.5, color=alt.expr("keptColour"), opacity=0.75)
+    bars = bars.encode(x2="to:Q", y2=alt.datum(0))
     stairs = [*other, {"from": _edge(last), "to": _edge(last), "pairs": 0}]
     steps = _on_scale(stairs, first, last, name="other").mark_line(interpolate="step-after", color=alt.expr("inkColour"), strokeWidth=1.75)
     band = alt.Chart({"values": [{"end": end} for end in compare["bands"][1]]}).encode(x="end:Q")
@@ -83,8 +85,8 @@ def _on_scale(rows: list[dict[str, float]], first: int, last: int, name: str = "
     labels = alt.Axis(labelAlign="left", labelBaseline="bottom", labelPadding=-2, format=",d", tickCount=4, tickMinStep=1)
     labels["domain"] = labels["ticks"] = False
     y = alt.Y("pairs:Q", title=None, axis=labels, scale=alt.Scale(domainMin=0, domainMax=alt.expr("top"), nice=False))
-    chart: alt.Chart = alt.Chart({"name": name, "values": rows}, width="container", height=_HISTOGRAM_HEIGHT_PX, padding=0)
-    return chart.encode(x=x, x2="to:Q", y=y, **({"y2": alt.datum(0)} if name == "bins" else {}))
+    chart = alt.Chart({"name": name, "values": rows})
+    return chart.encode(x=x, y=y)
 
 
 def _colours() -> list[alt.Parameter]:

@@ -75,10 +75,9 @@ def name_filters(cells: Cells, hosts: Sequence[str], edges: Sequence[float]) -> 
 
 
 def _page_names() -> list[str]:
-    last = [
-        f"{first} images" if after == first + 1 else f"{first} to {after - 1} images" for first, after in itertools.pairwise(PAGE_IMAGES)
-    ]
-    return [*last, f"{PAGE_IMAGES[-1]} images or more"]
+    ranges = [(first, after - 1) for first, after in itertools.pairwise(PAGE_IMAGES)]
+    names = [f"{first} images" if first == last else f"{first} to {last} images" for first, last in ranges]
+    return [*names, f"{PAGE_IMAGES[-1]} images or more"]
 
 
 def _size_names() -> list[str]:
