@@ -83,6 +83,7 @@ def _on_scale(rows: list[dict[str, float]], first: int, last: int, name: str = "
     x_axis = alt.Axis(format=".1f", grid=False, tickCount=10, labelFlush=True, labelOverlap="greedy", labelSeparation=8)
     x = alt.X("from:Q", title=None, scale=alt.Scale(domain=[_edge(first), _edge(last)], nice=False), axis=x_axis)
     labels = alt.Axis(labelAlign="left", labelBaseline="bottom", labelPadding=-2, format=",d", tickCount=4, tickMinStep=1)
+    labels["labelExpr"] = "datum.value > 0.92 * top ? '' : datum.label"  # a label at the upper end would push the plot down
     labels["domain"] = labels["ticks"] = False
     y = alt.Y("pairs:Q", title=None, axis=labels, scale=alt.Scale(domainMin=0, domainMax=alt.expr("top"), nice=False))
     chart = alt.Chart({"name": name, "values": rows})

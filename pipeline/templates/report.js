@@ -62,8 +62,8 @@
     byId("band-value").textContent = `${shown(low)} to ${shown(high)}`;
     byId("pairs-value").textContent = number.format(pairs);
     byId("pages-value").textContent = number.format(pages);
-    byId("pairs-note").textContent = difference(pairs, inBand(start, "once", "pairsIn")) || `${percent.format(total ? pairs / total : 0)} of ${number.format(total)}`;
-    byId("pages-note").textContent = difference(pages, inBand(start, "once", "pagesIn")) || `of ${number.format(counts.once.pagesIn(0, counts.slots - 1))} with candidates`;
+    byId("pairs-note").textContent = difference(pairs, inBand(start, "once", "pairsIn")) || `${percent.format(total ? pairs / total : 0)} of ${number.format(total)} different pairs`;
+    byId("pages-note").textContent = difference(pages, inBand(start, "once", "pagesIn")) || `of ${number.format(counts.rows.pagesIn(0, counts.slots - 1))} with candidates`;
     byId("reset").hidden = !moved;
     for (const line of document.querySelectorAll("[data-command]")) line.textContent = `${line.dataset.command} --low ${shown(low)} --high ${shown(high)}`;
     for (const name of ["low", "high"]) {

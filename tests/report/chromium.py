@@ -86,8 +86,8 @@ class Tab:
     def box(self, selector: str) -> dict[str, float]:
         """Returns where an element stands in the window, after scrolling to it."""
         found = f"document.querySelector({json.dumps(selector)})"
-        script = f"(() => {{ const e = {found}; e.scrollIntoView({{block: 'center', behavior: 'instant'}}); return e.getBoundingClientRect().toJSON(); }})()"
-        box: dict[str, float] = self.run(script)
+        self.run(f"{found}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
+        box: dict[str, float] = self.run(f"{found}.getBoundingClientRect().toJSON()")
         return box
 
     def mouse(self, kind: str, x: float, y: float, *, held: bool = False) -> None:

@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from selectolax.lexbor import LexborHTMLParser
 
@@ -88,9 +89,11 @@ def test_every_band_equals_a_recount(reported_run: Any) -> None:
     assert bands["pages"] == len({row["page_key"] for row in rows})
     for low in range(70, 200, 3):
         for high in range(low + 1, 201, 4):
-            inside = [row for row in rows if low <= bin_of(row["similarity"]) < high]
-            assert sum(bands["pairs"][low:high]) == len(inside)
-            without = sum(n for i, j, n in bands["page_gaps"] if i <= low and j >= high - 1)
+            ends = low / 100 - 1, high / 100 - 1
+            inside = [row for row in rows if np.float32(ends[0]) <= np.float32(row["similarity"]) <= np.float32(ends[1])]
+            first, last = (2 * bands["edges"].index(round(end, 2)) + 1 for end in ends)
+            assert sum(bands["pairs"][first : last + 1]) == len(inside)
+            without = sum(n for i, j, n in bands["page_gaps"] if i <= first and j >= last)
             assert bands["pages"] - without == len({row["page_key"] for row in inside})
 
 
@@ -129,11 +132,15 @@ def test_drops_name_their_number_and_examples(reported_run: Any) -> None:
 
 def test_examples_are_candidates_with_their_alt_texts(reported_run: Any) -> None:
     report = report_of(reported_run)
-    rows = lowest_pages(reported_run.candidates)
+    rows = {(row["a_id"], row["b_id"], row["page_url"]): row for row in reported_run.candidates}
+    once = lowest_pages(reported_run.candidates)
     alts = {(row["page_url"], image["image_id"]): image["alt"] for row in reported_run.episodes for image in row["images"]}
-    assert {bin_of(row["similarity"]) for row in report["examples"]} == {bin_of(row["similarity"]) for row in rows.values()}
+    assert {bin_of(row["similarity"]) for row in report["examples"]} == {bin_of(row["similarity"]) for row in once.values()}
+    again = [example for example in report["examples"] if example["reason"] == "on_another_page"]
+    assert again
+    assert all({place.split()[1] for place in example["places"]} == {"on_another_page"} for example in again)
     for example in report["examples"]:
-        row = rows[example["a_id"], example["b_id"]]
+        row = rows[example["a_id"], example["b_id"], example["page_url"]]
         assert {name: example[name] for name in ("page_url", "similarity", "reason")} == {
             name: row[name] for name in ("page_url", "similarity", "reason")
         }
@@ -157,7 +164,7 @@ def test_page_loads_nothing(reported_run: Any) -> None:
 def test_hostile_texts_stay_text(reported_run: Any) -> None:
     html = page_of(reported_run)
     page = LexborHTMLParser(html)
-    assert len(page.css("script")) == 3
+    assert len(page.css("script")) == 4
     assert [node.attributes.get("id") for node in page.css("script[type='application/json']")] == ["data"]
     for node in page.css("*"):
         assert not [name for name in node.attributes if name.startswith("on")], node.html
@@ -197,6 +204,7 @@ def test_a_missing_crawl_gives_reasons_for_thumbnails(made_run: Any) -> None:
     thumbnails = json.loads(LexborHTMLParser(page_of(made_run)).css_first("#data").text())["thumbnails"]
     gone = {row["image_id"] for row in made_run.images if row["source"].startswith("p0/")}
     assert {image_id for image_id, picture in thumbnails.items() if picture == ["", "source_changed"]} == gone & set(thumbnails)
+    assert gone & set(thumbnails)
 
 
 def test_two_workers_give_the_same_bytes(made_run: Any) -> None:
