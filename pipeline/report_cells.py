@@ -33,7 +33,7 @@ _PAIRS_PER_BIN, _PAIRS_PER_STRATUM, _PAIRS_PER_REASON = 3, 1, 6
 _BINS_PER_STRATUM = 5
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Sparse:
     """Counts by key: int64, keys ascending, no count of 0."""
 
@@ -61,7 +61,7 @@ class Sparse:
         return dict(zip(self.keys.tolist(), self.counts.tolist(), strict=True))
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Level:
     """Pairs, pages and gaps: of pairs where they stand once, or what all rows add to that."""
 
@@ -92,7 +92,7 @@ class Pick:
     images: int
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # Beam would take one that is not frozen for a row with a schema
 class Cells:
     """What is known of the candidates of some pages."""
 

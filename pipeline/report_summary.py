@@ -25,7 +25,7 @@ Sample = tuple[int, dict[str, Any]]
 """A row and the hash that decides whether it stays: the lowest of its group do."""
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # Beam would take one that is not frozen for a row with a schema
 class Summary:
     """What is known of some files of a run; sizes depend on settings and bins, not on rows."""
 

@@ -51,6 +51,12 @@ def number(tab: Tab, selector: str) -> int:
     return int(tab.text(selector).replace(",", "") or 0)
 
 
+def choose(tab: Tab, name: str, label: str) -> None:
+    select = f"document.getElementById('filter-{name}')"
+    tab.run(f"{select}.value = [...{select}.options].find((o) => o.text.startsWith({json.dumps(label)})).value")
+    tab.run(f"{select}.dispatchEvent(new Event('change'))")
+
+
 def recount(run: Any, low: float, high: float, keep: Any = lambda row: True) -> dict[str, tuple[int, int]]:
     """Counts pairs and pages after each rule, row by row, from the files of candidates/."""
     rows = sorted(read_dataset(os.path.join(run.output, "candidates")).to_pylist(), key=lambda row: row["page_key"])
@@ -114,14 +120,9 @@ def test_thresholds_move_by_keys_and_cannot_cross(reported_run: Any, tab: Tab) -
 def test_counts_histogram_and_examples_follow_the_filter(reported_run: Any, tab: Tab, filters: dict[str, str], keep: Any) -> None:
     tab.open(report_page(reported_run))
     for name, label in filters.items():
-        option = f"[...document.getElementById('filter-{name}').options].find((o) => o.text.startsWith({json.dumps(label)})).value"
-        tab.run(
-            f"(() => {{ const s = document.getElementById('filter-{name}'); s.value = {option}; s.dispatchEvent(new Event('change')); }})()"
-        )
-    pages = {
-        row["page_url"]: {image["image_id"]: min(image["width"], image["height"]) for image in row["images"]}
-        for row in reported_run.episodes
-    }
+        choose(tab, name, label)
+    sides = [[(image["image_id"], min(image["width"], image["height"])) for image in row["images"]] for row in reported_run.episodes]
+    pages = {row["page_url"]: dict(images) for row, images in zip(reported_run.episodes, sides, strict=True)}
     drag(tab, "low", 125)
     low = int(tab.run("document.getElementById('low').value"))
     expected = recount(reported_run, round(low / 100 - 1, 2), 0.9, lambda row: keep(row, pages))
