@@ -48,7 +48,7 @@ def make_run(folder: Path, candidates: int) -> None:
     """Writes what a run leaves behind, without its report."""
     rng = np.random.default_rng(candidates)
     images = min(candidates // 4 + 8, MAX_IMAGES)
-    bodies = list(_bodies(folder / "crawl", images))
+    bodies = sorted(_bodies(folder / "crawl", images))
     ids = np.array([body[0] for body in bodies])
     sides = rng.choice([220, 300, 480, 640, 900, 1200], images)
     pages = max(2, candidates // PAIRS_A_PAGE)
@@ -97,7 +97,7 @@ def _decoded(body: bytes) -> np.ndarray:
 
 def _episodes(urls: list[str], members: list[np.ndarray], ids: np.ndarray, sides: np.ndarray) -> pa.Table:
     flat = np.concatenate(members)
-    names = pa.array(ids[flat])
+    names = pa.array(ids).take(pa.array(flat))
     columns = [names, names, pa.array(np.arange(len(flat)), pa.int32()), pa.array([f"photo {i} of a story" for i in flat])]
     columns += [pa.array(sides[flat], pa.int32()), pa.array(sides[flat] + 40, pa.int32())]
     kind = EPISODES.field("images").type
@@ -118,16 +118,16 @@ def _candidates(rng: np.random.Generator, urls: list[str], members: list[np.ndar
     seed = rows[:, 1].astype(np.uint64) * np.uint64(2654435761) + rows[:, 2].astype(np.uint64) * np.uint64(40503)
     spread = (seed % np.uint64(100_003)).astype(np.float64) / 100_003
     similarity = np.clip(0.5 + 0.3 * scipy.special.ndtri(0.0005 + 0.999 * spread), -1, 1).astype(np.float32)
-    left, right = ids[rows[:, 1]], ids[rows[:, 2]]
-    pages = np.array([text_key(url) for url in urls])[rows[:, 0]]
-    order = np.lexsort((pages, rows[:, 2], rows[:, 1]))
+    keys = np.array([text_key(url) for url in urls])
+    order = np.lexsort((np.argsort(np.argsort(keys))[rows[:, 0]], rows[:, 2], rows[:, 1]))
     again = np.zeros(len(rows), bool)
     again[order[1:]] = (rows[order[1:], 1:] == rows[order[:-1], 1:]).all(1)
     reason = in_band(similarity, LOW, HIGH)
     reason = np.where((reason == "") & again, "on_another_page", reason)
-    names = (np.where(left < right, left, right), np.where(left < right, right, left))
-    columns = [np.array(urls)[rows[:, 0]], pages, *names, *names, similarity, reason]
-    return pa.table([pa.array(column) for column in columns], schema=CANDIDATES)
+    page, a, b = (pa.array(rows[:, column]) for column in range(3))
+    names = [pa.array(ids).take(a), pa.array(ids).take(b)]  # ids are sorted
+    columns = [pa.array(urls).take(page), pa.array(keys).take(page), *names, *names, pa.array(similarity), pa.array(reason)]
+    return pa.table(columns, schema=CANDIDATES)
 
 
 def _write_images(folder: Path, ids: np.ndarray, sides: np.ndarray, bodies: list[tuple[str, str, int]]) -> None:

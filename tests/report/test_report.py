@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from selectolax.lexbor import LexborHTMLParser
 
-from pagepairs.files import read_json, write_json
-from pagepairs.manifest import read_dataset, read_manifest
+from pagepairs.files import read_json, write_json, write_parquet
+from pagepairs.manifest import Manifest, read_dataset, read_manifest, write_manifest
+from pagepairs.records import DROPS, SCAN_DROPS, rows_to_table
 from pagepairs.urls import host_of
 from pipeline.jobs import pipeline_options
 from pipeline.report import write_report
@@ -128,6 +130,37 @@ def test_drops_name_their_number_and_examples(reported_run: Any) -> None:
     assert drops["scan", "broken_record"]["error"] is True
     assert drops["pair", "image_dropped"]["details"] == {"too_small": 2, "animated": 1}
     assert drops["candidates", "below_low"]["count"] == sum(row["reason"] == "below_low" for row in reported_run.candidates)
+
+
+def test_dropped_images_are_shown_where_they_can_be_read(made_run: Any) -> None:
+    image = made_run.images[3]
+    place = {"source": image["source"], "offset": 0, "length": image["length"]}
+    nowhere = {"source": "", "offset": 0, "length": 0}
+    rows = [
+        drop_row("scan", "too_small", "https://host.example/small.jpg") | place,
+        drop_row("scan", "low_texture", "https://host.example/spilled.jpg") | nowhere,
+        drop_row("scan", "opt_out", "https://host.example/reserved.jpg") | place,
+        drop_row("scan", "broken_image", "https://host.example/broken.jpg") | place,
+    ]
+    write_rows(made_run, "scan", rows, SCAN_DROPS)
+    kept, gone = made_run.images[4]["image_url"], "https://host.example/gone.jpg"
+    rows = [drop_row("pair", "boilerplate_pages", kept), drop_row("pair", "page_opt_out", kept), drop_row("pair", "not_in_crawl", gone)]
+    write_rows(made_run, "pair", rows, DROPS)
+    made_run.write_report()
+    thumbnails = json.loads(LexborHTMLParser(page_of(made_run)).css_first("#data").text())["thumbnails"]
+    shown = {row["reason"]: row["examples"][0]["picture"] in thumbnails for row in report_of(made_run)["drops"] if row["examples"]}
+    of_scan = {"too_small": True, "low_texture": False, "opt_out": False, "broken_image": False}
+    assert shown == of_scan | {"boilerplate_pages": True, "page_opt_out": False, "not_in_crawl": False}
+
+
+def drop_row(stage: str, reason: str, image_url: str) -> dict[str, Any]:
+    return {"stage": stage, "reason": reason, "error": False, "page_url": "", "image_url": image_url, "detail": ""}
+
+
+def write_rows(run: Any, stage: str, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
+    folder = os.path.join(run.output, "drops", stage)
+    file = write_parquet(os.path.join(folder, "part-00000.parquet"), rows_to_table(rows, schema))
+    write_manifest(folder, Manifest(dataset=f"drops/{stage}", digest="0" * 64, files=(file,), counters={}))
 
 
 def test_examples_are_candidates_with_their_alt_texts(reported_run: Any) -> None:

@@ -86,7 +86,7 @@ def test_counts_equal_a_recount(compared: Any, reported_run: Any) -> None:
 def test_stages_and_settings_are_those_of_both(compared: Any, reported_run: Any) -> None:
     run, rows, compare, page = compared
     candidates = {row["name"]: (row["this"], row["other"]) for row in compare["stages"]["candidates"]}
-    for name, count in (("in", lambda side: len(side)), ("below_low", lambda side: sum(row["reason"] == "below_low" for row in side))):
+    for name, count in (("in", len), ("below_low", lambda side: sum(row["reason"] == "below_low" for row in side))):
         assert candidates[name] == (count(rows), count(reported_run.candidates))
     assert [row for row in compare["stages"]["scan"] if row["this"] != row["other"]] == []
     settings = {row["name"]: (row["this"], row["other"]) for row in compare["settings"]}
