@@ -47,7 +47,7 @@ def _draw_similarity(counts: Sequence[int], similarity: Mapping[str, Any]) -> al
     colour = alt.condition(inside, alt.value(alt.expr("keptColour")), alt.value(alt.expr("droppedColour")))
     chart: alt.Chart = (
         _on_scale(_similarity_rows(counts, first, last), first, last)
-        .mark_rect(xOffset=alt.expr("width > 600 ? 0.5 : 0"), x2Offset=alt.expr("width > 600 ? -0.5 : 0"))
+        .mark_rect(**_gap())
         .encode(x2="to:Q", y2=alt.datum(0), color=colour)
         .properties(width="container", height=_HISTOGRAM_HEIGHT_PX, padding=0)
         .add_params(*(alt.param(name=name, value=similarity[name]) for name in ("low", "high")), *_colours())
@@ -63,7 +63,7 @@ def _draw_compare(compare: Mapping[str, Any]) -> Any:
         return None
     first, last = similarity_domain(both, min(ends), max(ends))
     this, other = (_similarity_rows(side, first, last) for side in counts)
-    bars = _on_scale(this, first, last).mark_rect(xOffset=0.5, x2Offset=-0.5, color=alt.expr("keptColour"), opacity=0.75)
+    bars = _on_scale(this, first, last).mark_rect(**_gap(), color=alt.expr("keptColour"), opacity=0.75)
     bars = bars.encode(x2="to:Q", y2=alt.datum(0))
     stairs = [*other, {"from": _edge(last), "to": _edge(last), "pairs": 0}]
     steps = _on_scale(stairs, first, last, name="other").mark_line(interpolate="step-after", color=alt.expr("inkColour"), strokeWidth=1.75)
@@ -88,6 +88,11 @@ def _on_scale(rows: list[dict[str, float]], first: int, last: int, name: str = "
     y = alt.Y("pairs:Q", title=None, axis=labels, scale=alt.Scale(domainMin=0, domainMax=alt.expr("top"), nice=False))
     chart = alt.Chart({"name": name, "values": rows})
     return chart.encode(x=x, y=y)
+
+
+def _gap() -> dict[str, Any]:
+    """A pixel between bars where there is room for it."""
+    return {"xOffset": alt.expr("width > 600 ? 0.5 : 0"), "x2Offset": alt.expr("width > 600 ? -0.5 : 0")}
 
 
 def _colours() -> list[alt.Parameter]:
