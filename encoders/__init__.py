@@ -59,7 +59,7 @@ class _Entry:
 _PAPER = Band(low=0.3, high=0.9, source="paper: arXiv 2405.14857, DINOv2 CLS tokens")
 
 _ENCODERS = {
-    "builtin": _Entry(module="encoders.builtin", band=Band(low=0.3, high=0.9, source="measured on 154 photos of 40 pages")),
+    "builtin": _Entry(module="encoders.builtin", band=Band(low=0.3, high=0.9, source="measured on 154 photos of 40 recipe pages")),
     "dinov2-small": _Entry(module="encoders.dinov2", band=_PAPER),
     "dinov2-base": _Entry(module="encoders.dinov2", band=_PAPER),
     "dinov2-large": _Entry(module="encoders.dinov2", band=_PAPER),

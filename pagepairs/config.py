@@ -145,6 +145,14 @@ class RunConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """What the report shows besides the run."""
+
+    compare: str = ""
+    """The --output of another complete run: what changed in settings, counts and similarities is shown too."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """All settings of the pipeline."""
 
@@ -152,6 +160,7 @@ class Config:
     embed: EmbedConfig = field(default_factory=EmbedConfig)
     pair: PairConfig = field(default_factory=PairConfig)
     shard: ShardConfig = field(default_factory=ShardConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
     run: RunConfig = field(default_factory=RunConfig)
     beam_args: tuple[str, ...] = ()
     """Flags of Apache Beam, passed on as they are."""

@@ -67,6 +67,8 @@ DROPS = pa.schema(
         ("detail", pa.string()),
     ]
 )
+# What scan dropped can be looked at again where it stands; source is "" where it cannot be read in place.
+SCAN_DROPS = pa.schema([*DROPS, *_REFERENCE])
 EPISODES = pa.schema(
     [
         ("page_url", pa.string()),

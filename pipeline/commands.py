@@ -25,7 +25,7 @@ _GROUPS = {
     "embed": ("embed", "run"),
     "pair": ("pair", "run"),
     "shard": ("shard", "run"),
-    "report": ("run",),
+    "report": ("report", "run"),
 }
 _INPUT_ERRORS = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EIO)
 _OUTPUT_ERRORS = (

@@ -1,10 +1,12 @@
 """The charts of the report as Vega-Lite specifications; colours and type come from the page when it draws them."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
+import numpy as np
+
+from pipeline.report_scale import bins_of
 
 _HEIGHT_PX = 170
 _HISTOGRAM_HEIGHT_PX = 260
@@ -15,7 +17,8 @@ def draw_charts(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Returns the specification of each chart, by the name of its place in the page; a chart without data is left out."""
     pages, images = report["pages"], report["images"]
     charts = {
-        "similarity": _draw_similarity(report["bands"]["pairs"], report["similarity"]),
+        "similarity": _draw_similarity(by_hundredth(report["bands"]), report["similarity"]),
+        "compare": _draw_compare(report["compare"]) if "compare" in report else None,
         "images-per-page": _draw_whole_numbers(pages["images_per_page"], "images", "pages"),
         "pairs-per-page": _draw_whole_numbers(pages["pairs_per_page"], "kept pairs", "pages"),
         "sizes": _draw_sizes(images["sizes"]),
@@ -30,34 +33,72 @@ def similarity_domain(counts: Sequence[int], low: float, high: float) -> tuple[i
     return max(0, (first - 4) // 10 * 10), min(len(counts), -(-(last + 5) // 10) * 10)
 
 
+def by_hundredth(bands: Mapping[str, Any]) -> list[int]:
+    """Returns the pairs of each hundredth of [-1, 1], each pair once, from their counts by slot."""
+    hundredth = bins_of(np.arange(len(bands["pairs"])), bands["edges"])
+    return [int(count) for count in np.bincount(hundredth, bands["pairs"], 200)]
+
+
 def _draw_similarity(counts: Sequence[int], similarity: Mapping[str, Any]) -> alt.Chart | None:
     if not any(counts):
         return None
     first, last = similarity_domain(counts, similarity["low"], similarity["high"])
-    rows = [{"from": _edge(i), "to": _edge(i + 1), "pairs": counts[i]} for i in range(first, last)]
-    x_axis = alt.Axis(format=".1f", grid=False, tickCount=10, labelFlush=True, labelOverlap="greedy", labelSeparation=8)
-    x = alt.X("from:Q", title=None, scale=alt.Scale(domain=[_edge(first), _edge(last)], nice=False), axis=x_axis)
-    # Its labels stand inside the plot, above their lines, so that the plot has the place of the page's sliders.
-    ticks, top = count_ticks(max(counts))
-    y_axis = alt.Axis(values=ticks, format=",d", labelAlign="left", labelBaseline="bottom", labelPadding=-2, domain=False, ticks=False)
-    y = alt.Y("pairs:Q", title=None, axis=y_axis, scale=alt.Scale(domain=[0, top], nice=False))
     inside = f"datum.from > low - {_BIN_WIDTH / 2} && datum.to < high + {_BIN_WIDTH / 2}"
     colour = alt.condition(inside, alt.value(alt.expr("keptColour")), alt.value(alt.expr("droppedColour")))
     chart: alt.Chart = (
-        alt.Chart({"values": rows}, width="container", height=_HISTOGRAM_HEIGHT_PX, padding=0)
-        .mark_rect(xOffset=alt.expr("width > 600 ? 0.5 : 0"), x2Offset=alt.expr("width > 600 ? -0.5 : 0"))
-        .encode(x=x, x2="to:Q", y=y, y2=alt.datum(0), color=colour)
-        .add_params(*(alt.param(name=name, value=similarity[name]) for name in ("low", "high")))
-        .add_params(alt.param(name="keptColour", value="teal"), alt.param(name="droppedColour", value="silver"))
+        _on_scale(_similarity_rows(counts, first, last), first, last)
+        .mark_rect(**_gap())
+        .encode(x2="to:Q", y2=alt.datum(0), color=colour)
+        .properties(width="container", height=_HISTOGRAM_HEIGHT_PX, padding=0)
+        .add_params(*(alt.param(name=name, value=similarity[name]) for name in ("low", "high")), *_colours())
+        .add_params(alt.param(name="top", value=1.12 * max(counts)))
     )
     return chart
 
 
-def count_ticks(largest: int) -> tuple[list[int], float]:
-    """Returns round counts to mark on an axis, and where the axis ends: with room for a label above the highest mark."""
-    power = 10 ** max(0, math.floor(math.log10(max(1, largest / 5))))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= largest / 5)
-    return list(range(0, largest + 1, step)), largest * 1.12
+def _draw_compare(compare: Mapping[str, Any]) -> Any:
+    counts, ends = compare["counts"], [end for band in compare["bands"] for end in band]
+    both = [a + b for a, b in zip(*counts, strict=True)]
+    if not any(both):
+        return None
+    first, last = similarity_domain(both, min(ends), max(ends))
+    this, other = (_similarity_rows(side, first, last) for side in counts)
+    bars = _on_scale(this, first, last).mark_rect(**_gap(), color=alt.expr("keptColour"), opacity=0.75)
+    bars = bars.encode(x2="to:Q", y2=alt.datum(0))
+    stairs = [*other, {"from": _edge(last), "to": _edge(last), "pairs": 0}]
+    steps = _on_scale(stairs, first, last, name="other").mark_line(interpolate="step-after", color=alt.expr("inkColour"), strokeWidth=1.75)
+    band = alt.Chart({"values": [{"end": end} for end in compare["bands"][1]]}).encode(x="end:Q")
+    rules = band.mark_rule(strokeDash=[4, 4], color=alt.expr("inkColour"))
+    top = 1.12 * max(max(side) for side in counts)
+    chart = alt.layer(bars, steps, rules, width="container", height=_HISTOGRAM_HEIGHT_PX)
+    return chart.add_params(*_colours(), alt.param(name="top", value=top))
+
+
+def _similarity_rows(counts: Sequence[int], first: int, last: int) -> list[dict[str, float]]:
+    return [{"from": _edge(i), "to": _edge(i + 1), "pairs": counts[i]} for i in range(first, last)]
+
+
+def _on_scale(rows: list[dict[str, float]], first: int, last: int, name: str = "bins") -> alt.Chart:
+    """A chart of pairs along similarity. Labels stand inside the plot, above their lines: it has the place of the page's sliders."""
+    x_axis = alt.Axis(format=".1f", grid=False, tickCount=10, labelFlush=True, labelOverlap="greedy", labelSeparation=8)
+    x = alt.X("from:Q", title=None, scale=alt.Scale(domain=[_edge(first), _edge(last)], nice=False), axis=x_axis)
+    labels = alt.Axis(labelAlign="left", labelBaseline="bottom", labelPadding=-2, format=",d", tickCount=4, tickMinStep=1)
+    labels["labelExpr"] = "datum.value > 0.92 * top ? '' : datum.label"  # a label at the upper end would push the plot down
+    labels["domain"] = labels["ticks"] = False
+    y = alt.Y("pairs:Q", title=None, axis=labels, scale=alt.Scale(domainMin=0, domainMax=alt.expr("top"), nice=False))
+    chart = alt.Chart({"name": name, "values": rows})
+    return chart.encode(x=x, y=y)
+
+
+def _gap() -> dict[str, Any]:
+    """A pixel between bars where there is room for it."""
+    return {"xOffset": alt.expr("width > 600 ? 0.5 : 0"), "x2Offset": alt.expr("width > 600 ? -0.5 : 0")}
+
+
+def _colours() -> list[alt.Parameter]:
+    return [
+        alt.param(name=name, value=value) for name, value in (("keptColour", "teal"), ("droppedColour", "silver"), ("inkColour", "black"))
+    ]
 
 
 def _edge(bin_edge: int) -> float:

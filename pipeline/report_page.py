@@ -4,20 +4,31 @@ import base64
 import functools
 import hashlib
 import json
+import os
 import shlex
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
 import jinja2
+import numpy as np
 import vl_convert
 from markupsafe import Markup
 
-from pipeline.report_charts import draw_charts, similarity_domain
+from pipeline.report_cells import REASONS
+from pipeline.report_charts import by_hundredth, draw_charts, similarity_domain
 from pipeline.report_text import address, link, plain
-from pipeline.report_thumbnails import SIDE_PX, Thumbnail
+from pipeline.report_thumbnails import Thumbnail
 
 _FOLDER = "templates"
+_PICTURE_BYTES = 8_000_000
+_RULES = (
+    ("sampled", "all that were sampled"),
+    ("below_low", "at or above the low end"),
+    ("above_high", "and at or below the high end"),
+    ("on_another_page", "and once, on the first of their pages: kept"),
+)
 _NOUNS = {
     "scan": "image records",
     "embed": "distinct images",
@@ -34,14 +45,17 @@ _MEANINGS = {
 }
 
 
-def render(report: Mapping[str, Any], thumbnails: Mapping[str, Thumbnail]) -> str:
+def render(report: Mapping[str, Any], cells: Mapping[str, Any], thumbnails: Mapping[str, Thumbnail], *, output: str, folder: str) -> str:
     """Returns the page.
 
     Args:
       report: what report.json holds.
-      thumbnails: by image id; an image without one is shown as missing.
+      cells: as `pack_cells` returns them.
+      thumbnails: by image id, and by the picture of a drop; an image without one is shown as missing.
+      output: the run's folder.
+      folder: where relative paths of the configuration start.
     """
-    scripts = {"library": library_script(), "script": _asset("report.js")}
+    scripts = {"library": library_script(), "bands": _asset("bands.js"), "script": _asset("report.js")}
     return (
         _environment()
         .get_template("report.html")
@@ -50,15 +64,17 @@ def render(report: Mapping[str, Any], thumbnails: Mapping[str, Thumbnail]) -> st
             scripts={name: Markup(text) for name, text in scripts.items()},
             policy=_policy(*scripts.values()),
             style=Markup(_asset("report.css")),
-            data=embed_json(_page_data(report, thumbnails)),
+            data=embed_json(_page_data(report, cells, thumbnails)),
+            compare=report.get("compare"),
             stages=[_funnel_row(stage, counts) for stage, counts in report["stages"].items()],
+            passed=_passed(report["stages"]),
+            rules=_RULES,
             hosts={kind: [(row["host"], row["count"]) for row in rows] for kind, rows in report["hosts"].items()},
             versions=flatten(
                 {name: value for name, value in report["run"].items() if name != "versions"} | report["run"].get("versions", {})
             ),
-            settings=_settings(report["configuration"]),
-            command=_command(report["configuration"]),
-            thumbnail_px=SIDE_PX,
+            settings=shown_settings(report["configuration"]),
+            commands=make_commands(report["configuration"], output, folder),
         )
     )
 
@@ -78,7 +94,15 @@ def _asset(name: str) -> str:
 def _environment() -> jinja2.Environment:
     loader = jinja2.PackageLoader("pipeline", _FOLDER)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"number": _number, "percent": _percent, "seconds": _seconds, "plain": plain, "address": address, "link": link}
+    environment.filters |= {
+        "number": _number,
+        "percent": _percent,
+        "seconds": _seconds,
+        "plain": plain,
+        "address": address,
+        "link": link,
+        "band": _band,
+    }
     environment.globals |= {"link": link}
     return environment
 
@@ -98,24 +122,38 @@ def _policy(*scripts: str) -> str:
     return "; ".join((*rules, "form-action 'none'"))
 
 
-def _page_data(report: Mapping[str, Any], thumbnails: Mapping[str, Thumbnail]) -> dict[str, Any]:
-    similarity, bands = report["similarity"], report["bands"]
-    first, last = similarity_domain(bands["pairs"], similarity["low"], similarity["high"])
-    shown = {image_id for row in report["examples"] for image_id in (row["a_id"], row["b_id"])}
-    return {
-        "charts": draw_charts(report),
-        "kept": similarity["kept"],
-        "kept_pages": bands["pages"] - report["pages"]["pairs_per_page"].get("0", 0),
-        "low": similarity["low"],
-        "high": similarity["high"],
-        "first": first,
-        "last": last,
-        "pairs": bands["pairs"],
-        "pages": bands["pages"],
-        "gaps": bands["page_gaps"],
-        "examples": [_example(row) for row in report["examples"]],
-        "thumbnails": {image_id: _picture(thumbnails.get(image_id)) for image_id in sorted(shown)},
-    }
+def _page_data(report: Mapping[str, Any], cells: Mapping[str, Any], thumbnails: Mapping[str, Thumbnail]) -> dict[str, Any]:
+    similarity, edges = report["similarity"], np.array(cells["edges"], np.float32)
+    examples, pictures = fit_pictures(report, thumbnails)
+    data: dict[str, Any] = {"charts": draw_charts(report), "examples": [_example(row) for row in examples], "thumbnails": pictures}
+    if not report["bands"]["pages"]:
+        return data
+    first, last = similarity_domain(by_hundredth(report["bands"]), similarity["low"], similarity["high"])
+    start = [int(np.searchsorted(edges, np.float32(similarity[name]))) for name in ("low", "high")]
+    return data | {"first": first, "last": last, "start": start, "cells": cells}
+
+
+def fit_pictures(report: Mapping[str, Any], thumbnails: Mapping[str, Thumbnail]) -> tuple[list[Any], dict[str, list[str]]]:
+    """Returns the examples whose pictures fit into 8 MB, and the pictures by name; the first of every group go first."""
+    pictures, left = {}, _PICTURE_BYTES
+    for drop in report["drops"]:
+        for row in drop["examples"]:
+            if row["picture"] in thumbnails and thumbnails[row["picture"]].data_uri:
+                pictures[row["picture"]] = _picture(thumbnails[row["picture"]])
+    left -= sum(len(source) for source, _ in pictures.values())
+    fitting = set()
+    for place, row in sorted(enumerate(report["examples"]), key=lambda item: (min(item[1]["places"], key=_rank_of), item[0])):
+        added = {row[side]: _picture(thumbnails.get(row[side])) for side in ("a_id", "b_id") if row[side] not in pictures}
+        need = sum(len(source) for source, _ in added.values())
+        if need <= left:
+            left -= need
+            pictures |= added
+            fitting.add(place)
+    return [row for place, row in enumerate(report["examples"]) if place in fitting], pictures
+
+
+def _rank_of(place: str) -> int:
+    return int(place.split(maxsplit=1)[0])
 
 
 def _picture(thumbnail: Thumbnail | None) -> list[str]:
@@ -123,17 +161,31 @@ def _picture(thumbnail: Thumbnail | None) -> list[str]:
 
 
 def _example(row: Mapping[str, Any]) -> dict[str, Any]:
+    groups = [place.split()[1] for place in row["places"]]
+    sides = {f"{side}_text": plain(row[f"{side}_alt"]) for side in "ab"} | {f"{side}_url": address(row[f"{side}_url"]) for side in "ab"}
+    sizes = {f"{side}_size": "{} × {}".format(*row[f"{side}_size"]) for side in "ab"}
     return {
-        "similarity": round(row["similarity"], 4),
+        "similarity": row["similarity"],
         "page": address(row["page_url"]),
         "link": link(row["page_url"]),
         "a": row["a_id"],
         "b": row["b_id"],
-        "a_text": plain(row["a_alt"]),
-        "b_text": plain(row["b_alt"]),
-        "a_url": address(row["a_url"]),
-        "b_url": address(row["b_url"]),
+        "host": row["host"],
+        "group": row["page"],
+        "size": row["size"],
+        "images": row["images"],
+        "reasons": [group for group in groups if group in REASONS],
+        "along": any(group not in REASONS for group in groups),
+        **sides,
+        **sizes,
     }
+
+
+def _passed(stages: Mapping[str, Any]) -> str:
+    """Names the rules that came before the band, those that dropped most first."""
+    dropped = Counter({name: count for stage in ("scan", "embed", "pair") for name, count in stages[stage]["dropped"].items()})
+    names = [f"{name.replace('_', ' ')} ({count:,})" for name, count in dropped.most_common() if name != "image_dropped" and count]
+    return f"the rules of scan, embed and pair: {', '.join(names)}" if names else "the rules of scan, embed and pair, which dropped nothing"
 
 
 def _funnel_row(stage: str, counts: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,7 +200,8 @@ def _funnel_row(stage: str, counts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _settings(configuration: Mapping[str, Any]) -> list[tuple[str, str]]:
+def shown_settings(configuration: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns a configuration as (dotted name, value to show), stage by stage."""
     order = {name: place for place, name in enumerate(("scan", "embed", "pair", "shard", "run"))}
     return flatten(dict(sorted(configuration.items(), key=lambda item: (order.get(item[0], len(order)), item[0]))))
 
@@ -169,10 +222,39 @@ def _show(value: Any) -> str:
     return (", ".join(map(str, value)) if isinstance(value, list | tuple) else str("" if value is None else value)) or "–"
 
 
-def _command(configuration: Mapping[str, Any]) -> str:
-    """The start of the command that runs pair, shard and report again; the page adds --low and --high."""
-    output = configuration.get("run", {}).get("output") or "OUT"
-    return f"pagepairs run --config {shlex.quote(plain(output.rstrip('/') + '/config.json'))}"
+def make_commands(configuration: Mapping[str, Any], output: str, folder: str) -> list[tuple[str, str, str]]:
+    """Returns name, start and meaning of the commands that run again with another band; the page adds --low and --high.
+
+    Args:
+      configuration: as config.json holds it.
+      output: the run's folder.
+      folder: where relative paths of the configuration start; the commands go there first where there are such paths.
+    """
+    output = os.path.join(folder, output)
+    change = f"cd {shlex.quote(folder)} && " if any(_is_relative(path) for path in _paths(configuration)) else ""
+    target = f"--config {shlex.quote(os.path.join(output, 'config.json'))} --output {shlex.quote(output)}"
+    meanings = {"run": "Pairs, shards and this report again; images and vectors are kept:", "pair": "Pairs only:"}
+    return [(name, f"{change}pagepairs {name} {target}", meaning) for name, meaning in meanings.items()]
+
+
+def _paths(configuration: Mapping[str, Any]) -> list[str]:
+    scan, embed = configuration.get("scan", {}), configuration.get("embed", {})
+    encoder = embed.get("encoder", "")
+    paths = [
+        *scan.get("input", []),
+        scan.get("block_list"),
+        embed.get("encoder_weights"),
+        encoder.removeprefix("tflite:") if ":" in encoder else "",
+    ]
+    return [path for path in paths if path]
+
+
+def _is_relative(path: str) -> bool:
+    return not os.path.isabs(path) and "://" not in path
+
+
+def _band(ends: Sequence[float]) -> str:
+    return f"{ends[0]:.4g} to {ends[1]:.4g}"
 
 
 def _number(value: float) -> str:

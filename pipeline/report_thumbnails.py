@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,13 @@ from PIL import Image
 
 from pagepairs.config import ScanConfig
 from pagepairs.images import ImageError, decode
-from pipeline.references import SourceChanged, read_images
+from pipeline.references import SourceChanged, read_body, read_images
+from pipeline.report_summary import Summary
 
-SIDE_PX = 160
-_WEBP_QUALITY = 64
+SIDE_PX = 128
+_WEBP_QUALITY = 60
+_REFERENCE = ("source", "offset", "length")
+_DECODABLE = ("too_small", "aspect", "low_texture", "animated")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,31 +30,25 @@ class Thumbnail:
     reason: str = ""
 
 
-def wanted_images(samples: Mapping[str, list[tuple[int, dict[str, Any]]]]) -> set[str]:
-    """Returns the ids of both images of every sampled pair."""
-    rows = [row for group, samples_of in samples.items() if group.startswith("bin/") for _, row in samples_of]
-    return {row[side] for row in rows for side in ("a_id", "b_id")}
-
-
-def wanted_pages(samples: Mapping[str, list[tuple[int, dict[str, Any]]]]) -> set[str]:
-    """Returns the keys of the pages on which the sampled pairs stand."""
-    return {row["page_key"] for group, samples_of in samples.items() if group.startswith("bin/") for _, row in samples_of}
-
-
 def read_thumbnails(
-    path: str, wanted: Collection[str], locate: Callable[[str], str], limits: Mapping[str, Any]
+    path: str, rows: Sequence[Mapping[str, Any]], locate: Callable[[str], str], limits: Mapping[str, Any]
 ) -> Iterator[tuple[str, Thumbnail]]:
-    """Yields (image_id, thumbnail) for the wanted images of one file of units/."""
-    names = ["image_id", "source", "offset", "length"]
+    """Yields (image_id, thumbnail) for the images of these candidates that stand in one file of units/."""
+    wanted = {row[side] for row in rows for side in ("a_id", "b_id")}
+    names = ["image_id", *_REFERENCE]
     table = pq.read_table(path, columns=names)
-    rows = table.filter(pc.is_in(table["image_id"], pa.array(sorted(wanted), pa.string())))
-    for reference in zip(*(rows[name].to_pylist() for name in names), strict=True):
+    found = table.filter(pc.is_in(table["image_id"], pa.array(sorted(wanted), pa.string())))
+    for reference in zip(*(found[name].to_pylist() for name in names), strict=True):
         yield reference[0], read_thumbnail(reference, locate, limits)
 
 
 def read_thumbnail(reference: tuple[str, str, int, int], locate: Callable[[str], str], limits: Mapping[str, Any]) -> Thumbnail:
     """Returns the picture behind (image_id, source, offset, length), or the reason why it cannot be read or decoded."""
     [body] = read_images([reference], locate)
+    return _thumbnail(body, limits)
+
+
+def _thumbnail(body: bytes | SourceChanged, limits: Mapping[str, Any]) -> Thumbnail:
     if isinstance(body, SourceChanged):
         return Thumbnail(reason="source_changed")
     try:
@@ -82,10 +79,41 @@ def shrink(body: bytes, limits: Mapping[str, Any]) -> str:
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def read_alts(path: str, wanted: Collection[str]) -> Iterator[tuple[str, str]]:
-    """Yields ("page_key/image_id", alt text) for the images of the wanted pages in one file of episodes/."""
+def read_members(path: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, tuple[str, int, int]]]:
+    """Yields ("page_key/image_id", (alt text, width, height)) for the images of these candidates' pages in one file of episodes/."""
+    wanted = {row["page_key"] for row in rows}
     table = pq.read_table(path, columns=["page_key", "images"])
     for row in table.filter(pc.is_in(table["page_key"], pa.array(sorted(wanted), pa.string()))).to_pylist():
         for image in row["images"]:
-            if image["alt"]:
-                yield f"{row['page_key']}/{image['image_id']}", image["alt"]
+            yield f"{row['page_key']}/{image['image_id']}", (image["alt"] or "", image["width"], image["height"])
+
+
+Found = tuple[str, int, int, str]
+"""Where a dropped image stands: source, offset, length; and its image_id, "" where nobody took it."""
+
+
+def find_dropped(path: str, summary: Summary) -> Iterator[tuple[str, Found]]:
+    """Yields (picture, place) for the sampled drops whose image stands in one file of images/, kept there."""
+    wanted = {row["picture"] for samples in summary.samples.values() for _, row in samples if row["picture"]}
+    names = ["url_key", *_REFERENCE, "image_id", "reason"]
+    table = pq.read_table(path, columns=names)
+    table = table.filter(pc.and_(pc.is_in(table["url_key"], pa.array(sorted(wanted), pa.string())), pc.equal(table["reason"], "")))
+    for key, *place, _ in zip(*(table[name].to_pylist() for name in names), strict=True):
+        yield key, tuple(place)
+
+
+def drop_references(summary: Summary) -> Iterator[tuple[str, Found]]:
+    """Yields (picture, place) for the sampled drops that bring their own reference."""
+    for samples in summary.samples.values():
+        for _, row in samples:
+            if row["picture"] and row.get("source") and row["reason"] in _DECODABLE:
+                yield row["picture"], (row["source"], row["offset"], row["length"], "")
+
+
+def read_dropped(found: tuple[str, Found], locate: Callable[[str], str], limits: Mapping[str, Any]) -> tuple[str, Thumbnail]:
+    """Returns the picture of a dropped image, of an animation its first frame, or the reason why there is none."""
+    picture, (source, offset, length, image_id) = found
+    shown = {**limits, "animations": "first-frame"}
+    if image_id:
+        return picture, read_thumbnail((image_id, source, offset, length), locate, shown)
+    return picture, _thumbnail(read_body((source, offset, length), locate), shown)

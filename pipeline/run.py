@@ -25,6 +25,7 @@ from pipeline.datasets import complete_dataset, is_complete, publish_dataset, wo
 from pipeline.jobs import Journal, Outcome, count_parts, merge_outcomes, part_name, pipeline_options, run_tasks
 from pipeline.pair import PairJob, pair_up, parts_for, stage_digest
 from pipeline.progress import watch
+from pipeline.report_compare import check_compare
 from pipeline.scan import DATASETS, ScanTask, ScanUnits, cut_units, task_name
 from pipeline.shard import ShardJob, count_shards, vector_files, write_shards
 from pipeline.sources import ScanUnit, SourceMap, find_units
@@ -93,6 +94,8 @@ def run_stages(config: Config, stages: tuple[str, ...], say: Callable[[str], Non
     options = pipeline_options(config.beam_args, config.run.workers)
     find_band(config)
     _check_block_list(config.scan.block_list)
+    if config.report.compare:
+        check_compare(config.report.compare)
     units = [] if stages == ("pair",) else _find_input(config)
     if "embed" in stages:
         from pipeline.embed import encoder_of
@@ -136,8 +139,9 @@ def _find_input(config: Config) -> list[ScanUnit]:
 
 
 def as_json(config: Config) -> dict[str, Any]:
-    """Returns the configuration as config.json holds it; what only this invocation needs (--rebuild, --dry-run) is not in it."""
+    """Returns the configuration as config.json holds it; what only this invocation needs (--rebuild, --dry-run, --compare) is not in it."""
     value = dataclasses.asdict(config)
+    del value["report"]
     for name in ("rebuild", "dry_run"):
         del value["run"][name]
     return value
@@ -430,7 +434,7 @@ def _report(run: Run) -> None:
     from pipeline.report import write_report
 
     with _timed(run, "report"):
-        path = write_report(run.output, locate=run.locate, pipeline_options=run.options)
+        path = write_report(run.output, locate=run.locate, pipeline_options=run.options, compare=run.config.report.compare)
     run.say(f"report: {path}")
 
 

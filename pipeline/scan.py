@@ -24,7 +24,7 @@ from pagepairs.files import FileInfo, atomic, write_parquet
 from pagepairs.images import ImageError
 from pagepairs.keys import prefix64, text_key
 from pagepairs.manifest import Manifest
-from pagepairs.records import ALIASES, DROPS, IMAGES, LINKS, PAGES, UNITS, rows_to_table
+from pagepairs.records import ALIASES, IMAGES, LINKS, PAGES, SCAN_DROPS, UNITS, rows_to_table
 from pagepairs.urls import url_key
 from pipeline.jobs import Journal, Outcome, Rows, count_parts, part_name, run_parts
 from pipeline.look import Look, look
@@ -32,7 +32,7 @@ from pipeline.progress import Meter
 from pipeline.sources import AliasRecord, ErrorRecord, ImageRecord, LinkRecord, PageRecord, ScanUnit, read_unit
 
 UNIT_IMAGES = 1_000
-DATASETS = {"images": IMAGES, "pages": PAGES, "links": LINKS, "aliases": ALIASES, "drops/scan": DROPS}
+DATASETS = {"images": IMAGES, "pages": PAGES, "links": LINKS, "aliases": ALIASES, "drops/scan": SCAN_DROPS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,11 +158,11 @@ class _UnitRows:
 
     def _add_image(self, record: ImageRecord, seen: Look | ImageError | None, spill: _Spill) -> None:
         if seen is None:
-            self._drop(record.reason, record.url, record.detail)
+            self._drop(record.reason, record.url, record.detail, place=_place(record))
         elif isinstance(seen, ImageError):
-            self._drop(seen.reason, record.url, seen.detail)
+            self._drop(seen.reason, record.url, seen.detail, place=_place(record))
         elif seen.reason:
-            self._drop(seen.reason, record.url, f"{seen.width} x {seen.height}, texture {seen.texture}")
+            self._drop(seen.reason, record.url, f"{seen.width} x {seen.height}, texture {seen.texture}", place=_place(record))
         else:
             reason, detail = self._policy(record, seen)
             if reason:
@@ -227,16 +227,21 @@ class _UnitRows:
             }
         )
 
-    def _drop(self, reason: str, image_url: str, detail: str, *, error: bool = False) -> None:
+    def _drop(self, reason: str, image_url: str, detail: str, *, error: bool = False, place: tuple[str, int, int] = ("", 0, 0)) -> None:
         self.counts["errors" if error else f"dropped {reason}"] += 1
         row = {"stage": "scan", "reason": reason, "error": error, "page_url": "", "image_url": image_url, "detail": detail[:500]}
-        self.rows["drops/scan"].append(row)
+        self.rows["drops/scan"].append(row | dict(zip(("source", "offset", "length"), place, strict=True)))
 
     def counters(self) -> dict[str, Any]:
         """Counts as the manifest holds them."""
         dropped = {name.removeprefix("dropped "): n for name, n in sorted(self.counts.items()) if name.startswith("dropped ")}
         kept, errors = self.counts["kept"], self.counts["errors"]
         return {"in": kept + sum(dropped.values()) + errors, "kept": kept, "dropped": dropped, "errors": errors}
+
+
+def _place(record: ImageRecord) -> tuple[str, int, int]:
+    """The reference of a dropped image; images that cannot be read in place are copied only if they are kept."""
+    return ("", 0, 0) if record.spill else (record.source, record.offset, record.length)
 
 
 def task_name(task: ScanTask) -> str:

@@ -1,5 +1,5 @@
 "use strict";
-(() => {
+(async () => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const root = document.documentElement;
   const byId = (id) => document.getElementById(id);
@@ -7,7 +7,6 @@
   const number = new Intl.NumberFormat("en");
   const percent = new Intl.NumberFormat("en", { style: "percent", maximumFractionDigits: 1 });
   const views = {};
-
   const colour = (name) => getComputedStyle(root).getPropertyValue(name).trim();
 
   function theme() {
@@ -29,22 +28,27 @@
       views[place.dataset.chart]?.finalize();
       views[place.dataset.chart] = (await vegaEmbed(place, spec, options)).view;
     }
-    const histogram = views.similarity;
-    if (histogram) histogram.signal("keptColour", colour("--kept")).signal("droppedColour", colour("--drop"));
-    if (histogram) await showBand();
+    for (const view of [views.similarity, views.compare]) {
+      await view?.signal("keptColour", colour("--kept")).signal("droppedColour", colour("--drop")).signal("inkColour", colour("--ink")).runAsync();
+    }
+    if (views.similarity) await showHistogram();
   }
 
-  // A threshold is an edge of a bin: edge i stands for the similarity i / 100 - 1.
-  const similarityOf = (edge) => edge / 100 - 1;
-  const edgeOf = (similarity) => Math.round((similarity + 1) * 100);
-  const shown = (edge) => similarityOf(edge).toFixed(2);
-  const rounded = (similarity) => (String(similarity).length > 4 ? similarity.toFixed(4) : similarity.toFixed(2));
-  const start = { low: edgeOf(data.low), high: edgeOf(data.high) };
+  // A threshold is an edge of the scale, named by its place among the edges; handles stand on whole hundredths, 100 = similarity 0.
+  const cells = data.cells && (await openCells(data.cells));
+  const edges = data.cells?.edges ?? [];
+  const hundredthOf = (similarity) => Math.round((similarity + 1) * 100);
+  const edgeOf = new Map();
+  edges.forEach((edge, at) => {
+    if (Math.abs(edge * 100 - Math.round(edge * 100)) < 1e-6) edgeOf.set(hundredthOf(edge), at);
+  });
+  const shown = (edge) => (edgeOf.get(hundredthOf(edges[edge])) === edge ? edges[edge].toFixed(2) : String(edges[edge]));
+  const start = { low: data.start?.[0], high: data.start?.[1] };
   const band = { ...start };
-
-  const pairsIn = (low, high) => data.pairs.slice(low, high).reduce((sum, count) => sum + count, 0);
-  // A gap [i, j, n] says that n pages have no pair in the bins i to j: a band inside it gives them none.
-  const pagesIn = (low, high) => data.pages - data.gaps.reduce((sum, [i, j, n]) => sum + (i <= low && j >= high - 1 ? n : 0), 0);
+  const filter = { host: null, page: null, size: 0 };
+  let counts = cells?.select(filter);
+  const slot = (edge) => 2 * edge + 1;
+  const inBand = ({ low, high }, level, kind) => counts[level][kind](slot(low), slot(high));
 
   function difference(now, before) {
     return now === before ? "" : `${now > before ? "+" : "−"}${number.format(Math.abs(now - before))} against this run’s band`;
@@ -53,33 +57,88 @@
   async function showBand() {
     const { low, high } = band;
     const moved = low !== start.low || high !== start.high;
-    const total = pairsIn(0, data.pairs.length);
-    // The run's own numbers are exact even where its band lies between edges.
-    const [pairs, pages] = moved ? [pairsIn(low, high), pagesIn(low, high)] : [data.kept, data.kept_pages];
-    byId("band-value").textContent = moved ? `${shown(low)} to ${shown(high)}` : `${rounded(data.low)} to ${rounded(data.high)}`;
+    const [pairs, pages] = [inBand(band, "once", "pairsIn"), inBand(band, "once", "pagesIn")];
+    const total = counts.once.pairsIn(0, counts.slots - 1);
+    byId("band-value").textContent = `${shown(low)} to ${shown(high)}`;
     byId("pairs-value").textContent = number.format(pairs);
     byId("pages-value").textContent = number.format(pages);
-    byId("pairs-note").textContent = difference(pairs, data.kept) || `${percent.format(total ? pairs / total : 0)} of ${number.format(total)}`;
-    byId("pages-note").textContent = difference(pages, data.kept_pages) || `of ${number.format(data.pages)} with candidates`;
+    byId("pairs-note").textContent = difference(pairs, inBand(start, "once", "pairsIn")) || `${percent.format(total ? pairs / total : 0)} of ${number.format(total)} different pairs`;
+    byId("pages-note").textContent = difference(pages, inBand(start, "once", "pagesIn")) || `of ${number.format(counts.rows.pagesIn(0, counts.slots - 1))} with candidates`;
     byId("reset").hidden = !moved;
-    const flags = moved ? `--low ${shown(low)} --high ${shown(high)}` : `--low ${data.low} --high ${data.high}`;
-    byId("command").textContent = `${byId("command").dataset.start} ${flags}`;
+    for (const line of document.querySelectorAll("[data-command]")) line.textContent = `${line.dataset.command} --low ${shown(low)} --high ${shown(high)}`;
     for (const name of ["low", "high"]) {
       const input = byId(name);
-      input.value = band[name];
+      input.value = hundredthOf(edges[band[name]]);
       input.setAttribute("aria-valuetext", shown(band[name]));
     }
+    showRules();
     fillRails();
-    if (views.similarity) await views.similarity.signal("low", similarityOf(low)).signal("high", similarityOf(high)).runAsync();
+    await views.similarity?.signal("low", edges[low]).signal("high", edges[high]).runAsync();
   }
 
-  const examples = data.examples;
-  const RAIL = 8;
+  // What is left of the candidates after each rule, in the order in which the rules are applied.
+  function showRules() {
+    const [first, last, end] = [slot(band.low), slot(band.high), counts.slots - 1];
+    const steps = { sampled: ["rows", 0, end], below_low: ["rows", first, end], above_high: ["rows", first, last], on_another_page: ["once", first, last] };
+    const whole = counts.rows.pairsIn(0, end);
+    let before = null;
+    for (const [name, [level, from, to]] of Object.entries(steps)) {
+      const row = byId(`rule-${name}`);
+      const left = { pairs: counts[level].pairsIn(from, to), pages: counts[level].pagesIn(from, to) };
+      for (const kind of ["pairs", "pages"]) {
+        row.querySelector(`.${kind}`).textContent = number.format(left[kind]);
+        row.querySelector(`.${kind}-lost`).textContent = before && before[kind] > left[kind] ? `−${number.format(before[kind] - left[kind])}` : "";
+      }
+      row.querySelector(".bar span").style.width = `${whole ? (100 * left.pairs) / whole : 0}%`;
+      before = left;
+    }
+  }
+
+  async function showHistogram() {
+    const rows = [];
+    for (let i = data.first; i < data.last; i++) {
+      const pairs = counts.once.pairsIn(slot(edgeOf.get(i)), 2 * edgeOf.get(i + 1) + (i === 199 ? 1 : 0));
+      rows.push({ from: i / 100 - 1, to: (i + 1) / 100 - 1, pairs });
+    }
+    const top = Math.max(1, ...rows.map((row) => row.pairs));
+    await views.similarity.data("bins", rows).signal("top", top * 1.12).runAsync();
+    await showBand();
+  }
+
+  function setUpFilters() {
+    for (const [name, choices] of Object.entries(data.cells.filters)) {
+      const select = byId(`filter-${name}`);
+      for (const [value, label, pairs] of choices) select.add(new Option(`${label}  (${number.format(pairs)})`, value));
+      select.disabled = !choices.length;
+      select.addEventListener("change", () => {
+        filter[name] = select.value === "" ? (name === "size" ? 0 : null) : Number(select.value);
+        changeFilter();
+      });
+    }
+    byId("clear").addEventListener("click", () => {
+      Object.assign(filter, { host: null, page: null, size: 0 });
+      for (const name of Object.keys(data.cells.filters)) byId(`filter-${name}`).value = "";
+      changeFilter();
+    });
+  }
+
+  async function changeFilter() {
+    counts = cells.select(filter);
+    byId("clear").hidden = filter.host === null && filter.page === null && filter.size === 0;
+    examples = along.filter((row) => cells.shows(filter, row));
+    lookAt(Number(byId("look").value));
+    await (views.similarity ? showHistogram() : showBand());
+  }
+
+  const along = data.examples.filter((row) => row.along);
+  let examples = along;
+  const RAIL = 10;
   const distance = (row, similarity) => Math.abs(row.similarity - similarity);
+  const ascending = (a, b) => a.similarity - b.similarity;
   const nearest = (rows, similarity) => rows.slice().sort((a, b) => distance(a, similarity) - distance(b, similarity)).slice(0, RAIL);
 
   function fillRails() {
-    const [low, high] = [similarityOf(band.low), similarityOf(band.high)];
+    const [low, high] = [Math.fround(edges[band.low]), Math.fround(edges[band.high])];
     const inside = examples.filter((row) => row.similarity >= low && row.similarity <= high);
     fill("rail-below-low", nearest(examples.filter((row) => row.similarity < low), low));
     fill("rail-above-low", nearest(inside, low));
@@ -88,7 +147,7 @@
   }
 
   function fill(id, rows) {
-    const rail = byId(id);
+    const rail = typeof id === "string" ? byId(id) : id;
     const key = rows.map((row) => `${row.a}${row.b}`).join();
     if (rail.dataset.key === key && rail.childElementCount) return;
     rail.dataset.key = key;
@@ -105,15 +164,21 @@
 
   function card(row) {
     const article = byId("card").content.firstElementChild.cloneNode(true);
-    const [left, right] = article.querySelectorAll("figure");
-    left.append(picture(row.a, row.a_text, row.a_url));
-    right.append(picture(row.b, row.b_text, row.b_url));
+    const figures = article.querySelectorAll("figure");
+    ["a", "b"].forEach((side, place) => {
+      const [figure, text] = [figures[place], row[`${side}_text`]];
+      figure.prepend(picture(row[side], text, row[`${side}_url`]));
+      const caption = figure.querySelector("bdi");
+      caption.textContent = text || "no alt text";
+      caption.title = text;
+      caption.classList.toggle("none", !text);
+      figure.querySelector(".size").textContent = row[`${side}_size`];
+    });
     article.querySelector(".value").textContent = row.similarity.toFixed(3);
     const link = article.querySelector("a");
     if (row.link) link.href = row.link;
-    link.title = row.page;
+    link.title = `${row.page} (${row.images} images)`;
     link.firstElementChild.textContent = row.page;
-    article.querySelector(".alt bdi").textContent = [...new Set([row.a_text, row.b_text])].filter(Boolean).join(" · ") || "no alt text";
     return article;
   }
 
@@ -131,16 +196,19 @@
     return element;
   }
 
-  function lookAt(edge) {
+  function lookAt(hundredth) {
     const look = byId("look");
-    look.value = edge;
+    look.value = hundredth;
     const at = Number(look.value);
-    look.setAttribute("aria-valuetext", shown(at));
-    byId("look-value").textContent = shown(at);
+    const rows = nearest(examples, at / 100 - 1).sort(ascending);
+    const range = rows.length ? `${rows[0].similarity.toFixed(2)} to ${rows.at(-1).similarity.toFixed(2)}` : (at / 100 - 1).toFixed(2);
+    look.setAttribute("aria-valuetext", (at / 100 - 1).toFixed(2));
+    byId("look-value").textContent = (at / 100 - 1).toFixed(2);
+    byId("look-range").textContent = range;
     const cursor = document.querySelector(".cursor");
     cursor.hidden = false;
     cursor.style.left = `${(100 * (at - data.first)) / (data.last - data.first)}%`;
-    fill("rail-look", nearest(examples, similarityOf(at)));
+    fill("rail-look", rows);
   }
 
   function setUpExplorer() {
@@ -149,14 +217,8 @@
       input.min = data.first;
       input.max = data.last;
     }
-    byId("low").addEventListener("input", (event) => {
-      band.low = Math.min(Number(event.target.value), band.high - 1);
-      showBand();
-    });
-    byId("high").addEventListener("input", (event) => {
-      band.high = Math.max(Number(event.target.value), band.low + 1);
-      showBand();
-    });
+    byId("low").addEventListener("input", (event) => move("low", Math.min(Number(event.target.value), hundredthOf(edges[band.high]) - 1)));
+    byId("high").addEventListener("input", (event) => move("high", Math.max(Number(event.target.value), hundredthOf(edges[band.low]) + 1)));
     byId("reset").addEventListener("click", () => {
       Object.assign(band, start);
       showBand();
@@ -173,13 +235,19 @@
     explorer.addEventListener("click", (event) => {
       if (event.target.tagName !== "INPUT") point(event);
     });
-    byId("copy").addEventListener("click", copyCommand);
-    lookAt(Math.round((start.low + start.high) / 2));
+    for (const button of document.querySelectorAll("[data-copies]")) button.addEventListener("click", () => copy(button));
+    setUpFilters();
+    lookAt(Math.round((hundredthOf(edges[start.low]) + hundredthOf(edges[start.high])) / 2));
     showBand();
   }
 
-  async function copyCommand() {
-    const command = byId("command");
+  function move(name, hundredth) {
+    band[name] = edgeOf.get(hundredth);
+    showBand();
+  }
+
+  async function copy(button) {
+    const command = byId(button.dataset.copies);
     getSelection().selectAllChildren(command);
     let copied = true;
     try {
@@ -187,11 +255,24 @@
     } catch {
       copied = document.execCommand("copy");
     }
-    byId("copy").textContent = copied ? "Copied" : "Press Ctrl+C";
-    setTimeout(() => (byId("copy").textContent = "Copy"), 1600);
+    button.textContent = copied ? "Copied" : "Press Ctrl+C";
+    setTimeout(() => (button.textContent = "Copy"), 1600);
   }
 
-  if (byId("low")) setUpExplorer();
+  function fillDrops() {
+    for (const rail of document.querySelectorAll("[data-reason]")) fill(rail, data.examples.filter((row) => row.reasons.includes(rail.dataset.reason)));
+    for (const place of document.querySelectorAll("[data-picture]")) {
+      const [source] = data.thumbnails[place.dataset.picture] ?? [];
+      if (!source) continue;
+      const image = document.createElement("img");
+      Object.assign(image, { src: source, alt: "" });
+      place.replaceChildren(image);
+    }
+  }
+
+  if (cells) setUpExplorer();
+  fillDrops();
   dark.addEventListener("change", drawCharts);
-  drawCharts();
+  await drawCharts();
+  root.dataset.ready = "yes";
 })();

@@ -28,7 +28,7 @@ def test_folder_of_each_encoder() -> None:
 def test_band_of_each_encoder() -> None:
     paper = Band(low=0.3, high=0.9, source="paper: arXiv 2405.14857, DINOv2 CLS tokens")
     assert [band_of(f"dinov2-{size}") for size in ("small", "base", "large")] == [paper] * 3
-    assert band_of("builtin") == Band(low=0.3, high=0.9, source="measured on 154 photos of 40 pages")
+    assert band_of("builtin") == Band(low=0.3, high=0.9, source="measured on 154 photos of 40 recipe pages")
     assert band_of("tflite:net.tflite") is None
 
 

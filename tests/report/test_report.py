@@ -9,14 +9,18 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from selectolax.lexbor import LexborHTMLParser
 
-from pagepairs.files import read_json, write_json
-from pagepairs.manifest import read_dataset, read_manifest
+from pagepairs.files import read_json, write_json, write_parquet
+from pagepairs.manifest import Manifest, read_dataset, read_manifest, write_manifest
+from pagepairs.records import DROPS, SCAN_DROPS, rows_to_table
 from pagepairs.urls import host_of
 from pipeline.jobs import pipeline_options
-from pipeline.report import find_warnings, write_report
+from pipeline.report import write_report
+from pipeline.report_json import find_warnings
 from pipeline.report_summary import Summary
 from pipeline.report_text import address, link, plain
 from pipeline.sources import SourceMap, find_units
@@ -87,9 +91,11 @@ def test_every_band_equals_a_recount(reported_run: Any) -> None:
     assert bands["pages"] == len({row["page_key"] for row in rows})
     for low in range(70, 200, 3):
         for high in range(low + 1, 201, 4):
-            inside = [row for row in rows if low <= bin_of(row["similarity"]) < high]
-            assert sum(bands["pairs"][low:high]) == len(inside)
-            without = sum(n for i, j, n in bands["page_gaps"] if i <= low and j >= high - 1)
+            ends = low / 100 - 1, high / 100 - 1
+            inside = [row for row in rows if np.float32(ends[0]) <= np.float32(row["similarity"]) <= np.float32(ends[1])]
+            first, last = (2 * bands["edges"].index(round(end, 2)) + 1 for end in ends)
+            assert sum(bands["pairs"][first : last + 1]) == len(inside)
+            without = sum(n for i, j, n in bands["page_gaps"] if i <= first and j >= last)
             assert bands["pages"] - without == len({row["page_key"] for row in inside})
 
 
@@ -126,13 +132,48 @@ def test_drops_name_their_number_and_examples(reported_run: Any) -> None:
     assert drops["candidates", "below_low"]["count"] == sum(row["reason"] == "below_low" for row in reported_run.candidates)
 
 
+def test_dropped_images_are_shown_where_they_can_be_read(made_run: Any) -> None:
+    image = made_run.images[3]
+    place = {"source": image["source"], "offset": 0, "length": image["length"]}
+    nowhere = {"source": "", "offset": 0, "length": 0}
+    rows = [
+        drop_row("scan", "too_small", "https://host.example/small.jpg") | place,
+        drop_row("scan", "low_texture", "https://host.example/spilled.jpg") | nowhere,
+        drop_row("scan", "opt_out", "https://host.example/reserved.jpg") | place,
+        drop_row("scan", "broken_image", "https://host.example/broken.jpg") | place,
+    ]
+    write_rows(made_run, "scan", rows, SCAN_DROPS)
+    kept, gone = made_run.images[4]["image_url"], "https://host.example/gone.jpg"
+    rows = [drop_row("pair", "boilerplate_pages", kept), drop_row("pair", "page_opt_out", kept), drop_row("pair", "not_in_crawl", gone)]
+    write_rows(made_run, "pair", rows, DROPS)
+    made_run.write_report()
+    thumbnails = json.loads(LexborHTMLParser(page_of(made_run)).css_first("#data").text())["thumbnails"]
+    shown = {row["reason"]: row["examples"][0]["picture"] in thumbnails for row in report_of(made_run)["drops"] if row["examples"]}
+    of_scan = {"too_small": True, "low_texture": False, "opt_out": False, "broken_image": False}
+    assert shown == of_scan | {"boilerplate_pages": True, "page_opt_out": False, "not_in_crawl": False}
+
+
+def drop_row(stage: str, reason: str, image_url: str) -> dict[str, Any]:
+    return {"stage": stage, "reason": reason, "error": False, "page_url": "", "image_url": image_url, "detail": ""}
+
+
+def write_rows(run: Any, stage: str, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
+    folder = os.path.join(run.output, "drops", stage)
+    file = write_parquet(os.path.join(folder, "part-00000.parquet"), rows_to_table(rows, schema))
+    write_manifest(folder, Manifest(dataset=f"drops/{stage}", digest="0" * 64, files=(file,), counters={}))
+
+
 def test_examples_are_candidates_with_their_alt_texts(reported_run: Any) -> None:
     report = report_of(reported_run)
-    rows = lowest_pages(reported_run.candidates)
+    rows = {(row["a_id"], row["b_id"], row["page_url"]): row for row in reported_run.candidates}
+    once = lowest_pages(reported_run.candidates)
     alts = {(row["page_url"], image["image_id"]): image["alt"] for row in reported_run.episodes for image in row["images"]}
-    assert {bin_of(row["similarity"]) for row in report["examples"]} == {bin_of(row["similarity"]) for row in rows.values()}
+    assert {bin_of(row["similarity"]) for row in report["examples"]} == {bin_of(row["similarity"]) for row in once.values()}
+    again = [example for example in report["examples"] if example["reason"] == "on_another_page"]
+    assert again
+    assert all({place.split()[1] for place in example["places"]} == {"on_another_page"} for example in again)
     for example in report["examples"]:
-        row = rows[example["a_id"], example["b_id"]]
+        row = rows[example["a_id"], example["b_id"], example["page_url"]]
         assert {name: example[name] for name in ("page_url", "similarity", "reason")} == {
             name: row[name] for name in ("page_url", "similarity", "reason")
         }
@@ -156,7 +197,7 @@ def test_page_loads_nothing(reported_run: Any) -> None:
 def test_hostile_texts_stay_text(reported_run: Any) -> None:
     html = page_of(reported_run)
     page = LexborHTMLParser(html)
-    assert len(page.css("script")) == 3
+    assert len(page.css("script")) == 4
     assert [node.attributes.get("id") for node in page.css("script[type='application/json']")] == ["data"]
     for node in page.css("*"):
         assert not [name for name in node.attributes if name.startswith("on")], node.html
@@ -196,6 +237,7 @@ def test_a_missing_crawl_gives_reasons_for_thumbnails(made_run: Any) -> None:
     thumbnails = json.loads(LexborHTMLParser(page_of(made_run)).css_first("#data").text())["thumbnails"]
     gone = {row["image_id"] for row in made_run.images if row["source"].startswith("p0/")}
     assert {image_id for image_id, picture in thumbnails.items() if picture == ["", "source_changed"]} == gone & set(thumbnails)
+    assert gone & set(thumbnails)
 
 
 def test_two_workers_give_the_same_bytes(made_run: Any) -> None:

@@ -1,16 +1,10 @@
-"""Charts: axes that hold their data and their labels."""
+"""Charts: axes that hold their data, and bins that the scale's slots fill."""
 
+import numpy as np
 import pytest
 
-from pipeline.report_charts import count_ticks, similarity_domain
-
-
-@pytest.mark.parametrize(
-    ("largest", "ticks"),
-    [(1, [0, 1]), (3, [0, 1, 2, 3]), (9, [0, 2, 4, 6, 8]), (10, [0, 2, 4, 6, 8, 10]), (26, [0, 10, 20]), (1234, [0, 500, 1000])],
-)
-def test_ticks_are_round_and_leave_room_for_a_label(largest: int, ticks: list[int]) -> None:
-    assert count_ticks(largest) == (ticks, largest * 1.12)
+from pipeline.report_charts import by_hundredth, similarity_domain
+from pipeline.report_scale import count_slots, scale_edges, slots_of
 
 
 @pytest.mark.parametrize(
@@ -18,3 +12,10 @@ def test_ticks_are_round_and_leave_room_for_a_label(largest: int, ticks: list[in
 )
 def test_the_scale_shows_all_candidates_and_the_band(used: list[int], domain: tuple[int, int]) -> None:
     assert similarity_domain([int(i in used) for i in range(200)], 0.3, 0.9) == domain
+
+
+def test_slots_fill_the_hundredth_that_they_lie_in() -> None:
+    edges = scale_edges(0.3333, 0.9)
+    slots = slots_of(np.array([-1.0, 0.0, 0.005, 0.3333, 0.335, 0.34, 1.0, 1.0001], np.float32), edges)
+    found = by_hundredth({"edges": edges, "pairs": np.bincount(slots, minlength=count_slots(edges)).tolist()})
+    assert {i: count for i, count in enumerate(found) if count} == {0: 1, 100: 2, 133: 2, 134: 1, 199: 2}

@@ -8,18 +8,17 @@ from hypothesis import strategies as st
 
 from pagepairs.keys import text_key
 from pagepairs.records import CANDIDATES, DROPS, IMAGES, rows_to_table
+from pagepairs.urls import url_key
+from pipeline.report_cells import first_of_pair
 from pipeline.report_summary import (
-    PAIRS_PER_BIN,
     Summary,
     bin_of,
-    first_of_pair,
     merge,
-    pages_kept,
+    picture_key,
     side_range,
     summarise_candidates,
     summarise_drops,
     summarise_images,
-    summarise_pages,
 )
 
 
@@ -48,7 +47,7 @@ def drop(number: int, reason: str = "aspect") -> dict[str, object]:
 
 
 def same(a: Summary, b: Summary) -> bool:
-    return a.counts == b.counts and a.samples == b.samples and np.array_equal(a.page_gaps, b.page_gaps)
+    return a.counts == b.counts and a.samples == b.samples
 
 
 @settings(deadline=None, max_examples=40)
@@ -70,15 +69,6 @@ def test_merged_files_equal_one_file(rows: list[tuple[int, int]], order: list[in
     assert same(right, whole)
 
 
-def test_a_bin_keeps_few_rows_and_which_depends_on_keys_only() -> None:
-    rows = [candidate(pair, 0, 0.5) for pair in range(50)]
-    one = summarise_candidates(rows_to_table(rows, CANDIDATES)).samples
-    other = summarise_candidates(rows_to_table(rows[::-1], CANDIDATES)).samples
-    assert one == other
-    assert list(one) == ["bin/150"]
-    assert len(one["bin/150"]) == PAIRS_PER_BIN
-
-
 def test_the_first_row_of_a_pair_is_its_lowest_page() -> None:
     rows = [candidate(1, page, 0.5) for page in range(5)] + [candidate(2, 3, 0.5)]
     first = first_of_pair(rows_to_table(rows, CANDIDATES))
@@ -95,18 +85,6 @@ def test_bins(similarity: float, expected: int) -> None:
     assert bin_of(np.array([similarity], np.float32)).tolist() == [expected]
 
 
-@settings(deadline=None, max_examples=60)
-@given(
-    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 199)), max_size=30),
-    st.tuples(st.integers(0, 199), st.integers(0, 199)).map(sorted),
-)
-def test_pages_kept_equals_a_count(pairs: list[tuple[int, int]], band: list[int]) -> None:
-    page, bins = np.array([p for p, _ in pairs], np.uint64), np.array([b for _, b in pairs], np.uint8)
-    summary = summarise_pages([(page, bins, np.ones(len(pairs), bool))])
-    kept = {p for p, b in pairs if band[0] <= b <= band[1]}
-    assert pages_kept(summary.page_gaps, len(set(page.tolist())), band[0], band[1]) == len(kept)
-
-
 @pytest.mark.parametrize("side", [200, 255, 256, 361, 362, 363, 511, 512, 724, 725, 1024])
 def test_a_shortest_side_lies_in_the_range_of_its_step(side: int) -> None:
     row = dict.fromkeys(IMAGES.names) | {"width": side, "height": 2000, "format": "png", "reason": ""}
@@ -114,6 +92,22 @@ def test_a_shortest_side_lies_in_the_range_of_its_step(side: int) -> None:
     first, last = side_range(step)
     assert first <= side <= last
     assert side_range(step + 1)[0] == last + 1
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [
+        ({}, True),
+        ({"reason": "opt_out"}, False),
+        ({"reason": "image_dropped", "detail": "blocked"}, False),
+        ({"reason": "page_blocked"}, False),
+        ({"error": True}, False),
+        ({"image_url": ""}, False),
+    ],
+)
+def test_images_that_must_not_be_used_have_no_picture(change: dict[str, object], shown: bool) -> None:
+    row = drop(1) | change
+    assert picture_key(row) == (url_key("https://example.org/1") if shown else "")
 
 
 def test_images_that_were_opted_out_are_not_counted_as_kept() -> None:
