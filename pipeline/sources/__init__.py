@@ -5,10 +5,9 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from pipeline.sources import folder, table, warc
+from pipeline.sources import arc, folder, table, warc
 from pipeline.sources.find import Found, find_files
 from pipeline.sources.records import (
-    MAX_BODY_BYTES,
     AliasRecord,
     ErrorRecord,
     ImageRecord,
@@ -16,6 +15,7 @@ from pipeline.sources.records import (
     PageRecord,
     Record,
     ScanUnit,
+    SourceConfig,
     unit_name,
 )
 
@@ -30,6 +30,7 @@ __all__ = [
     "Record",
     "ScanUnit",
     "Source",
+    "SourceConfig",
     "SourceMap",
     "decode_range",
     "find_units",
@@ -42,24 +43,30 @@ class Source:
     """How one kind of input is cut into units, read, and read again by reference."""
 
     pieces: Callable[[str], list[tuple[int, int]]]  # path -> (start, stop) of each unit
-    read: Callable[..., Iterator[Record]]  # (unit, max_bytes=...) -> records
+    read: Callable[[ScanUnit, SourceConfig], Iterator[Record]]
     body: Callable[[bytes, int], bytes] | None = None  # (range of the file, max_bytes) -> image; None: the range is the image
 
 
 SOURCES = {
     "warc": Source(pieces=warc.find_pieces, read=warc.read_warc, body=warc.warc_body),
+    "arc": Source(pieces=arc.find_pieces, read=arc.read_arc, body=arc.arc_body),
     "table": Source(pieces=table.find_pieces, read=table.read_table),
     "folder": Source(pieces=folder.find_pieces, read=folder.read_folder),
 }
 SUFFIXES = {
     ".warc": "warc",
     ".warc.gz": "warc",
+    ".arc": "arc",
+    ".arc.gz": "arc",
     ".parquet": "table",
     ".csv": "table",
     ".tsv": "table",
     ".jsonl": "table",
     ".jsonl.gz": "table",
 }
+
+
+_DEFAULT = SourceConfig()
 
 
 def kind_of(path: str) -> str | None:
@@ -85,14 +92,9 @@ def find_units(inputs: tuple[str, ...]) -> list[ScanUnit]:
     )
 
 
-def read_unit(unit: ScanUnit, *, max_bytes: int = MAX_BODY_BYTES) -> Iterator[Record]:
-    """Yields the records of a unit, always in the same order.
-
-    Args:
-      unit: as `find_units` returned it.
-      max_bytes: length of a body, at most; a longer image has the reason `too_many_bytes` and no body.
-    """
-    return SOURCES[unit.kind].read(unit, max_bytes=max_bytes)
+def read_unit(unit: ScanUnit, config: SourceConfig = _DEFAULT) -> Iterator[Record]:
+    """Yields the records of a unit, as `find_units` returned it, always in the same order."""
+    return SOURCES[unit.kind].read(unit, config)
 
 
 def decode_range(source: str, raw: bytes, max_bytes: int) -> bytes:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 from pagepairs.urls import canonical_page
-from pipeline.sources.records import MAX_BODY_BYTES, ImageRecord, LinkRecord, PageRecord, Record, ScanUnit, hash64, safe_text
+from pipeline.sources.records import ImageRecord, LinkRecord, PageRecord, Record, ScanUnit, SourceConfig, hash64, safe_text
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
 _FILES_PER_UNIT = 1_000
@@ -23,14 +23,14 @@ def find_pieces(path: str) -> list[tuple[int, int]]:
     return [(start, min(start + _FILES_PER_UNIT, count)) for start in range(0, count, _FILES_PER_UNIT)]
 
 
-def read_folder(unit: ScanUnit, *, max_bytes: int = MAX_BODY_BYTES) -> Iterator[Record]:
+def read_folder(unit: ScanUnit, config: SourceConfig) -> Iterator[Record]:
     """Yields the images of one folder, each with its link, and the folder as their page."""
     folder = "" if unit.source == "." else unit.source
     page_url = canonical_page(_file_url(folder))
     yield PageRecord(url=page_url)
     for position, name in enumerate(image_names(unit.path)[unit.start : unit.stop], unit.start):
         url = _file_url(f"{folder}/{name}" if folder else name)
-        yield read_file(os.path.join(unit.path, name), url=url, source=f"{folder}/{name}" if folder else name, max_bytes=max_bytes)
+        yield read_file(os.path.join(unit.path, name), url=url, source=f"{folder}/{name}" if folder else name, max_bytes=config.max_bytes)
         yield LinkRecord(
             page_url=page_url, capture=hash64(unit.source), page_time_ms=None, image_url=url, position=position, alt="", via="folder"
         )

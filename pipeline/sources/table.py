@@ -23,13 +23,13 @@ import pyarrow.parquet as pq
 from pagepairs.urls import canonical_page, resolve_url
 from pipeline.sources.folder import read_file
 from pipeline.sources.records import (
-    MAX_BODY_BYTES,
     ErrorRecord,
     ImageRecord,
     LinkRecord,
     PageRecord,
     Record,
     ScanUnit,
+    SourceConfig,
     hash64,
     safe_alt,
     safe_text,
@@ -81,12 +81,12 @@ def find_pieces(path: str) -> list[tuple[int, int]]:
         return _row_group_runs([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
 
 
-def read_table(unit: ScanUnit, *, max_bytes: int = MAX_BODY_BYTES) -> Iterator[Record]:
+def read_table(unit: ScanUnit, config: SourceConfig) -> Iterator[Record]:
     """Yields an image and a link a row, and each page of the unit once; a row that cannot be used is a `broken_record`."""
     pages: set[str] = set()
     for row in _rows(unit):
         try:
-            yield from _read_row(unit, row, pages, max_bytes)
+            yield from _read_row(unit, row, pages, config.max_bytes)
         except _BadRowError as error:
             yield ErrorRecord(reason="broken_record", detail=f"{unit.source} {row.label}: {error}")
 

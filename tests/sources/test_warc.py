@@ -11,7 +11,18 @@ import pytest
 
 from pagepairs.keys import text_key
 from pipeline.references import read_bodies, read_body
-from pipeline.sources import AliasRecord, ErrorRecord, ImageRecord, LinkRecord, PageRecord, Record, SourceMap, find_units, read_unit
+from pipeline.sources import (
+    AliasRecord,
+    ErrorRecord,
+    ImageRecord,
+    LinkRecord,
+    PageRecord,
+    Record,
+    SourceConfig,
+    SourceMap,
+    find_units,
+    read_unit,
+)
 
 JPEG = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 4
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(255, -1, -1)) * 4
@@ -64,7 +75,7 @@ class Crawl:
     def records(self, data: bytes | None = None, max_bytes: int = 1_000_000) -> list[Record]:
         self.path.write_bytes(self.buffer.getvalue() if data is None else data)
         [unit] = find_units((str(self.path),))
-        return list(read_unit(unit, max_bytes=max_bytes))
+        return list(read_unit(unit, SourceConfig(max_bytes=max_bytes)))
 
 
 @pytest.fixture(params=["crawl.warc.gz", "crawl.warc"])
