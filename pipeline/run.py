@@ -112,7 +112,7 @@ def _check_block_list(path: str) -> None:
 
 def _find_input(config: Config) -> list[ScanUnit]:
     try:
-        return find_units(config.scan.input)
+        return find_units(config.scan.input, config.scan)
     except ValueError as error:
         raise InputError(error) from error
 

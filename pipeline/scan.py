@@ -29,7 +29,7 @@ from pagepairs.urls import url_key
 from pipeline.jobs import Journal, Outcome, Rows, count_parts, part_name, run_parts
 from pipeline.look import Look, look
 from pipeline.progress import Meter
-from pipeline.sources import AliasRecord, ErrorRecord, ImageRecord, LinkRecord, PageRecord, ScanUnit, SourceConfig, read_unit
+from pipeline.sources import AliasRecord, ErrorRecord, ImageRecord, LinkRecord, PageRecord, ScanUnit, read_unit
 
 UNIT_IMAGES = 1_000
 DATASETS = {"images": IMAGES, "pages": PAGES, "links": LINKS, "aliases": ALIASES, "drops/scan": DROPS}
@@ -53,7 +53,7 @@ class ScanUnits:
         blocked = BlockList.read(self._config.block_list) if self._config.block_list else BlockList()
         rows = _UnitRows(config=self._config, blocked=blocked)
         position = task.unit.start
-        records = read_unit(task.unit, SourceConfig(max_bytes=self._config.max_bytes))
+        records = read_unit(task.unit, self._config)
         with _Spill(self._output, task.unit.name) as spill:
             for record, seen in _look_ahead(records, self._config, self._threads, task.first):
                 rows.add(record, seen, spill)

@@ -5,7 +5,8 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from pipeline.sources import arc, folder, table, warc
+from pagepairs.config import ScanConfig
+from pipeline.sources import arc, folder, table, wacz, warc, webdataset
 from pipeline.sources.find import Found, find_files
 from pipeline.sources.records import (
     AliasRecord,
@@ -15,7 +16,6 @@ from pipeline.sources.records import (
     PageRecord,
     Record,
     ScanUnit,
-    SourceConfig,
     unit_name,
 )
 
@@ -30,7 +30,6 @@ __all__ = [
     "Record",
     "ScanUnit",
     "Source",
-    "SourceConfig",
     "SourceMap",
     "decode_range",
     "find_units",
@@ -38,18 +37,23 @@ __all__ = [
 ]
 
 
+_DEFAULT = ScanConfig()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """How one kind of input is cut into units, read, and read again by reference."""
 
-    pieces: Callable[[str], list[tuple[int, int]]]  # path -> (start, stop) of each unit
-    read: Callable[[ScanUnit, SourceConfig], Iterator[Record]]
+    pieces: Callable[[str, ScanConfig], list[tuple[int, int]]]  # path -> (start, stop) of each unit
+    read: Callable[[ScanUnit, ScanConfig], Iterator[Record]]
     body: Callable[[bytes, int], bytes] | None = None  # (range of the file, max_bytes) -> image; None: the range is the image
 
 
 SOURCES = {
     "warc": Source(pieces=warc.find_pieces, read=warc.read_warc, body=warc.warc_body),
     "arc": Source(pieces=arc.find_pieces, read=arc.read_arc, body=arc.arc_body),
+    "wacz": Source(pieces=wacz.find_pieces, read=wacz.read_wacz, body=warc.warc_body),
+    "webdataset": Source(pieces=webdataset.find_pieces, read=webdataset.read_tar),
     "table": Source(pieces=table.find_pieces, read=table.read_table),
     "folder": Source(pieces=folder.find_pieces, read=folder.read_folder),
 }
@@ -58,6 +62,10 @@ SUFFIXES = {
     ".warc.gz": "warc",
     ".arc": "arc",
     ".arc.gz": "arc",
+    ".wacz": "wacz",
+    ".tar": "webdataset",
+    ".tar.gz": "webdataset",
+    ".tgz": "webdataset",
     ".parquet": "table",
     ".csv": "table",
     ".tsv": "table",
@@ -66,33 +74,31 @@ SUFFIXES = {
 }
 
 
-_DEFAULT = SourceConfig()
-
-
 def kind_of(path: str) -> str | None:
     """Returns the kind of source that reads a file, by its suffix; None if there is none."""
     name = path.lower()
     return next((kind for suffix, kind in SUFFIXES.items() if name.endswith(suffix)), None)
 
 
-def find_units(inputs: tuple[str, ...]) -> list[ScanUnit]:
+def find_units(inputs: tuple[str, ...], config: ScanConfig = _DEFAULT) -> list[ScanUnit]:
     """Returns the units of all inputs, sorted by source and start; the order of the inputs does not matter.
 
     Args:
       inputs: files, folders (with all below them) and globs. A source is named relative to its input's root: the parent of a file, the
         folder itself, the part of a glob before its first wildcard. Where names could meet, all roots get as many of their last folder
         names as keep them apart.
+      config: where a sample of a tar holds its page's URL.
 
     Raises:
-      ValueError: if an input does not exist, matches nothing or is of a kind that no source reads, or a table lacks columns.
+      ValueError: if an input does not exist, matches nothing or is of a kind that no source reads, a table lacks columns or a tar pages.
     """
     return sorted(
-        (unit for found in find_files(inputs, SUFFIXES) for unit in _units_of(found)),
+        (unit for found in find_files(inputs, SUFFIXES) for unit in _units_of(found, config)),
         key=lambda unit: (unit.source, unit.start),
     )
 
 
-def read_unit(unit: ScanUnit, config: SourceConfig = _DEFAULT) -> Iterator[Record]:
+def read_unit(unit: ScanUnit, config: ScanConfig = _DEFAULT) -> Iterator[Record]:
     """Yields the records of a unit, as `find_units` returned it, always in the same order."""
     return SOURCES[unit.kind].read(unit, config)
 
@@ -108,7 +114,7 @@ def decode_range(source: str, raw: bytes, max_bytes: int) -> bytes:
     return raw if decode is None else decode(raw, max_bytes)
 
 
-def _units_of(found: Found) -> list[ScanUnit]:
+def _units_of(found: Found, config: ScanConfig) -> list[ScanUnit]:
     return [
         ScanUnit(
             name=unit_name(found.source, start),
@@ -119,7 +125,7 @@ def _units_of(found: Found) -> list[ScanUnit]:
             stop=stop,
             root=found.root,
         )
-        for start, stop in SOURCES[found.kind].pieces(found.path)
+        for start, stop in SOURCES[found.kind].pieces(found.path, config)
     ]
 
 

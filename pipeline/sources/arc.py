@@ -1,11 +1,11 @@
 """ARC files, the Internet Archive's format before WARC: read as the WARC records that they would be today."""
 
-import functools
 import re
 from collections.abc import Iterator
 
+from pagepairs.config import ScanConfig
 from pipeline.sources.frames import Header, Stream, find_cuts
-from pipeline.sources.records import Record, ScanUnit, SourceConfig
+from pipeline.sources.records import Record, ScanUnit
 from pipeline.sources.warc import read_archive, record_body
 
 # URL, IP address, date, type; version 2 has more fields before the length. URLs of old crawls may hold spaces.
@@ -38,10 +38,12 @@ def _date(digits: bytes) -> bytes:
     return b"%b-%b-%bT%b:%b:%bZ" % (digits[:4], digits[4:6], digits[6:8], digits[8:10], digits[10:12], digits[12:14])
 
 
-find_pieces = functools.partial(find_cuts, read_header=read_arc_header)
+def find_pieces(path: str, _config: ScanConfig) -> list[tuple[int, int]]:
+    """Returns the byte ranges that a file is read in."""
+    return find_cuts(path, read_arc_header)
 
 
-def read_arc(unit: ScanUnit, config: SourceConfig) -> Iterator[Record]:
+def read_arc(unit: ScanUnit, config: ScanConfig) -> Iterator[Record]:
     """Yields what an ARC file holds, as `read_warc` does."""
     with open(unit.path, "rb") as file:
         yield from read_archive(unit, file, config, read_arc_header)

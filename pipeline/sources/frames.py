@@ -1,9 +1,13 @@
 """Finds the records of an archive (WARC or ARC): where each begins and ends, and where the file is damaged."""
 
+import lzma
 import os
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import IO, BinaryIO, Protocol
 
 from zlib_ng import zlib_ng
 
@@ -13,6 +17,8 @@ _MAX_HEADER_BYTES = 1_000_000
 _PIECE_BYTES = 32 * 1024
 _FIRST_BYTES = 8 * 1024  # of a record's content that are never split, for its HTTP headers
 _InflateError: type[Exception] = zlib_ng.error  # type: ignore[assignment]  # its stub declares an instance
+# What readers of compressed files raise where these are damaged.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, _InflateError, EOFError, OSError)
 _GZIP = b"\x1f\x8b"
 
 
@@ -121,6 +127,9 @@ class Readable(Protocol):
     def seek(self, offset: int, /) -> int:
         """Goes to a position."""
 
+    def tell(self) -> int:
+        """Returns the position."""
+
 
 ReadHeader = Callable[[Stream], Header | str]  # a string says why no record begins here
 
@@ -185,6 +194,39 @@ class Window:
         """Goes to a position of the file."""
         return self._file.seek(offset)
 
+    def tell(self) -> int:
+        """Returns the position in the file."""
+        return self._file.tell()
+
+
+class Inflated:
+    """A file that is inflated while it is read; positions are those of its content, and damage is a DamageError."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def read(self, size: int, /) -> bytes:
+        """Reads up to `size` bytes."""
+        with _damage_at(self._file.tell()):
+            return self._file.read(size)
+
+    def seek(self, offset: int, /) -> int:
+        """Goes to a position: slowly, and back only from the beginning."""
+        with _damage_at(self._file.tell()):
+            return self._file.seek(offset)
+
+    def tell(self) -> int:
+        """Returns the position in the content."""
+        return self._file.tell()
+
+
+@contextmanager
+def _damage_at(position: int) -> Iterator[None]:
+    try:
+        yield
+    except _DAMAGE as error:
+        raise DamageError(position, str(error)) from error
+
 
 def _plain_frames(file: "_PlainFile", read_header: ReadHeader, keep_bytes: int, start: int) -> Iterator[Frame]:
     stream = Stream(file.read, start)
@@ -204,7 +246,11 @@ def _gzip_frames(members: "_Members", read_header: ReadHeader, keep_bytes: int) 
         stream.skip_line_ends()
         while not stream.at_end():
             offset, begin = stream.position, members.start
-            header, content = _next_record(stream, begin, read_header, keep_bytes)
+            try:
+                header, content = _next_record(stream, begin, read_header, keep_bytes)
+            except DamageError as error:
+                inside = f", {offset - inflated} bytes into this gzip member" if offset > inflated else ""
+                raise DamageError(begin, f"{error}{inside}") from error
             alone = alone and stream.at_end()
             length = stream.position - offset
             if alone:

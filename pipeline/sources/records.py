@@ -5,17 +5,7 @@ from dataclasses import dataclass
 
 from pagepairs.keys import text_key
 
-MAX_BODY_BYTES = 50_000_000
-PARENT_OF_URL = "parent-of-url"
 _MAX_ALT_CHARACTERS = 1_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceConfig:
-    """What sources have to know of the configuration."""
-
-    max_bytes: int = MAX_BODY_BYTES  # a longer image has the reason too_many_bytes and no body
-    page_url_key: str = "page_url"  # of the JSON member of a tar's samples; PARENT_OF_URL takes the folder of the image's URL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

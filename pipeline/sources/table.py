@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pagepairs.config import ScanConfig
 from pagepairs.urls import canonical_page, resolve_url
 from pipeline.sources.folder import read_file
 from pipeline.sources.records import (
@@ -29,7 +30,6 @@ from pipeline.sources.records import (
     PageRecord,
     Record,
     ScanUnit,
-    SourceConfig,
     hash64,
     safe_alt,
     safe_text,
@@ -63,7 +63,7 @@ class _Row:
     error: str = ""  # why the row cannot be parsed
 
 
-def find_pieces(path: str) -> list[tuple[int, int]]:
+def find_pieces(path: str, _config: ScanConfig) -> list[tuple[int, int]]:
     """Returns the runs of row groups (Parquet) or bytes (all others) that a table is read in.
 
     Raises:
@@ -81,7 +81,7 @@ def find_pieces(path: str) -> list[tuple[int, int]]:
         return _row_group_runs([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
 
 
-def read_table(unit: ScanUnit, config: SourceConfig) -> Iterator[Record]:
+def read_table(unit: ScanUnit, config: ScanConfig) -> Iterator[Record]:
     """Yields an image and a link a row, and each page of the unit once; a row that cannot be used is a `broken_record`."""
     pages: set[str] = set()
     for row in _rows(unit):

@@ -1,6 +1,5 @@
 """WARC files: HTML responses are pages, image responses are images; redirects and revisits are aliases."""
 
-import functools
 import io
 import re
 from collections import deque
@@ -9,6 +8,7 @@ from dataclasses import dataclass, field
 
 from fastwarc.warc import HeaderMap, WarcRecord, WarcRecordType
 
+from pagepairs.config import ScanConfig
 from pagepairs.urls import canonical_page, host_of, resolve_url
 from pipeline.sources.frames import DamageError, Frame, Header, Readable, ReadHeader, Stream, find_cuts, frames
 from pipeline.sources.html import page_links
@@ -22,7 +22,6 @@ from pipeline.sources.records import (
     PageRecord,
     Record,
     ScanUnit,
-    SourceConfig,
     digest_key,
     digest_target,
     hash64,
@@ -90,10 +89,12 @@ def read_warc_header(stream: Stream) -> Header | str:
     return Header(before=header[: found.start(1)], length=int(found[1]), after=header[found.end(1) :])
 
 
-find_pieces = functools.partial(find_cuts, read_header=read_warc_header)
+def find_pieces(path: str, _config: ScanConfig) -> list[tuple[int, int]]:
+    """Returns the byte ranges that a file is read in."""
+    return find_cuts(path, read_warc_header)
 
 
-def read_warc(unit: ScanUnit, config: SourceConfig) -> Iterator[Record]:
+def read_warc(unit: ScanUnit, config: ScanConfig) -> Iterator[Record]:
     """Yields what a unit of a WARC file holds, in file order; the links that only Referer headers tell come last.
 
     A damaged file gives what stands before the damage, then one `broken_archive`.
@@ -103,7 +104,7 @@ def read_warc(unit: ScanUnit, config: SourceConfig) -> Iterator[Record]:
 
 
 def read_archive(
-    unit: ScanUnit, file: Readable, config: SourceConfig, read_header: ReadHeader, *, name: str = "", in_place: bool = True
+    unit: ScanUnit, file: Readable, config: ScanConfig, read_header: ReadHeader, *, name: str = "", in_place: bool = True
 ) -> Iterator[Record]:
     """Yields the records of an archive that begin within the unit.
 

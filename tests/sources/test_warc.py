@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pagepairs.config import ScanConfig
 from pagepairs.keys import text_key
 from pipeline.references import read_bodies, read_body
 from pipeline.sources import (
@@ -18,7 +19,6 @@ from pipeline.sources import (
     LinkRecord,
     PageRecord,
     Record,
-    SourceConfig,
     SourceMap,
     find_units,
     read_unit,
@@ -75,7 +75,7 @@ class Crawl:
     def records(self, data: bytes | None = None, max_bytes: int = 1_000_000) -> list[Record]:
         self.path.write_bytes(self.buffer.getvalue() if data is None else data)
         [unit] = find_units((str(self.path),))
-        return list(read_unit(unit, SourceConfig(max_bytes=max_bytes)))
+        return list(read_unit(unit, ScanConfig(max_bytes=max_bytes)))
 
 
 @pytest.fixture(params=["crawl.warc.gz", "crawl.warc"])
