@@ -72,7 +72,7 @@ def read_tar(unit: ScanUnit, config: ScanConfig) -> Iterator[Record]:
             damage.append(ErrorRecord(reason="broken_archive", detail=f"{unit.source} at offset {error.offset}: {error}"))
         pages: set[str] = set()
         for sample, number, member in samples.images():
-            image = _read_image(unit, config, file, sample, number, member)
+            image = _read_image(unit, config, file, sample=sample, number=number, member=member)
             if isinstance(image, ImageRecord) and sample.page_url not in pages:
                 pages.add(sample.page_url)
                 yield PageRecord(url=sample.page_url)
@@ -132,7 +132,7 @@ class _Samples:
 
 
 def _read_image(
-    unit: ScanUnit, config: ScanConfig, file: Readable, sample: _Sample, number: int, member: Member
+    unit: ScanUnit, config: ScanConfig, file: Readable, *, sample: _Sample, number: int, member: Member
 ) -> ImageRecord | ErrorRecord:
     label = f"{unit.source} at offset {member.offset}: {safe_text(member.name)}"
     if sample.error:
