@@ -296,6 +296,8 @@ class _Members:
         while not self._inflater.eof:
             self._fill()
             if not self._piece:
+                if self.position == self.start == 0:
+                    return b""  # an empty file
                 raise DamageError(self.start, "the file ends within a gzip member")
             piece = self._inflate()
             if piece:
@@ -314,6 +316,34 @@ class _Members:
             raise DamageError(self.start, f"a gzip member is damaged: {error}") from error
         self._piece = self._inflater.unused_data if self._inflater.eof else self._inflater.unconsumed_tail
         self.position += before - len(self._piece)
+        return piece
+
+
+class Gunzipped:
+    """A gzip file that is inflated while it is read, forward only; positions are those of its content."""
+
+    def __init__(self, file: Readable) -> None:
+        self._members = _Members(file, b"", 0)
+        self._members.open_next()
+        self._stream = Stream(self._more, 0)
+
+    def read(self, size: int, /) -> bytes:
+        """Reads up to `size` bytes; damage is a DamageError."""
+        return b"".join(self._stream.take(size))
+
+    def seek(self, offset: int, /) -> int:
+        """Reads on to a position."""
+        assert offset >= self._stream.position, "a compressed file cannot go back"
+        self._stream.take(offset - self._stream.position, 0)
+        return self._stream.position
+
+    def tell(self) -> int:
+        """Returns the position in the content."""
+        return self._stream.position
+
+    def _more(self, wanted: int) -> bytes:
+        while not (piece := self._members.read(wanted)) and self._members.open_next():
+            pass
         return piece
 
 

@@ -7,13 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from zlib_ng import gzip_ng
-
 from pagepairs.config import ScanConfig
 from pagepairs.urls import canonical_page, resolve_url
 from pipeline.sources import frames
 from pipeline.sources.folder import IMAGE_SUFFIXES, file_url
-from pipeline.sources.frames import DamageError, Inflated, Readable
+from pipeline.sources.frames import DamageError, Gunzipped, Readable
 from pipeline.sources.records import ErrorRecord, ImageRecord, LinkRecord, PageRecord, Record, ScanUnit, hash64, safe_alt, safe_text
 from pipeline.sources.tar_members import Member, tar_members
 
@@ -70,6 +68,7 @@ def read_tar(unit: ScanUnit, config: ScanConfig) -> Iterator[Record]:
                 samples.add(member, file)
         except DamageError as error:
             damage.append(ErrorRecord(reason="broken_archive", detail=f"{unit.source} at offset {error.offset}: {error}"))
+    with _open(unit.path) as file:  # a compressed one cannot go back
         pages: set[str] = set()
         for sample, number, member in samples.images():
             image = _read_image(unit, config, file, sample=sample, number=number, member=member)
@@ -258,9 +257,5 @@ def _is_compressed(path: str) -> bool:
 
 @contextmanager
 def _open(path: str) -> Iterator[Readable]:
-    if _is_compressed(path):
-        with gzip_ng.open(path, "rb") as file:  # type: ignore[no-untyped-call]
-            yield Inflated(file)
-    else:
-        with open(path, "rb") as file:
-            yield file
+    with open(path, "rb") as file:
+        yield Gunzipped(file) if _is_compressed(path) else file
