@@ -14,6 +14,7 @@ import posixpath
 import shlex
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +48,7 @@ _ROWS_PER_UNIT = 20_000
 _ROWS_PER_BATCH = 64
 _LINES_LOOKED_AT = 100
 _MAX_POSITION = 2**31 - 1
+_DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error)
 
 
 class _BadRowError(Exception):
@@ -74,7 +76,7 @@ def find_pieces(path: str, _config: ScanConfig) -> list[tuple[int, int]]:
         return [(0, os.path.getsize(path))]
     try:
         file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} is no Parquet file: {error}") from error
     with file:
         _check_columns(path, _parquet_columns(file.schema_arrow))
@@ -257,7 +259,7 @@ def _line_columns(path: str) -> list[str] | None:
             return next(csv.reader(file, delimiter=_delimiter(path)), None)
     columns: dict[str, None] = {}
     lines = 0
-    with _open_lines(path) as file:
+    with _open_lines(path) as file, suppress(*_DAMAGE):  # whoever reads the table reports it
         for line, _ in zip(file, range(_LINES_LOOKED_AT), strict=False):
             if line.strip():
                 lines += 1
@@ -286,7 +288,7 @@ def _json_rows(unit: ScanUnit) -> Iterator[_Row]:
                     row = {name: values[column] for name, column in _named(list(values)).items()}
                     yield _Row(label=f"line {number}", index=index, values=row, error=error)
                     index += 1
-        except (EOFError, gzip.BadGzipFile, zlib.error) as damage:
+        except _DAMAGE as damage:
             yield _Row(label=f"after row {index}", index=index, values={}, error=str(damage))
 
 
