@@ -4,7 +4,6 @@ Other names that columns may have: page (page_url); url (image_url); image_path,
 webp (bytes); caption, text (alt); position (pos). Image bytes are binary in Parquet (also the `bytes` of a struct) and base64 elsewhere.
 """
 
-import base64
 import binascii
 import csv
 import gzip
@@ -159,8 +158,8 @@ def _image(unit: ScanUnit, row: _Row, url: str, max_bytes: int) -> ImageRecord:
 
 def _decode_base64(value: str) -> bytes | None:
     try:
-        return base64.b64decode(value, validate=True) if value else None
-    except (binascii.Error, ValueError) as error:
+        return binascii.a2b_base64(value, strict_mode=True) if value else None
+    except ValueError as error:
         raise _BadRowError(f"the image is no base64 text: {error}") from error
 
 

@@ -155,7 +155,7 @@ def record_body(raw: bytes, max_bytes: int, read_header: ReadHeader) -> bytes:
     """
     try:
         frame = next(frames(io.BytesIO(raw), read_header, keep_bytes=max_bytes + _MAX_HTTP_HEADER_BYTES), None)
-        response = _parse(*_open(frame), frame) if frame is not None else None
+        response = _parse(*open_record(frame), frame) if frame is not None else None
     except (DamageError, OSError, ValueError) as error:
         raise BodyError(f"no record stands here: {error}") from error
     if response is None:
@@ -163,25 +163,25 @@ def record_body(raw: bytes, max_bytes: int, read_header: ReadHeader) -> bytes:
     return _decoded(response, max_bytes)
 
 
-def _open(frame: Frame) -> tuple[WarcRecord, bytes]:
+def open_record(frame: Frame) -> tuple[WarcRecord, bytes]:
     """Returns a record with its HTTP headers parsed, and the rest of its content, which is not copied more often than it must be."""
     content, pieces = b"", frame.content
     if pieces and _HTTP_START.match(pieces[0]):
         if _BLANK_LINE.search(pieces[0], 0, _MAX_HTTP_LINE_BYTES) is None:
-            pieces = [b"".join(pieces)]
+            pieces = [memoryview(b"".join(pieces))]
         found = _BLANK_LINE.search(pieces[0])
         end = found.end() if found is not None else len(pieces[0])
-        content, pieces = pieces[0][:end], [pieces[0][end:], *pieces[1:]]
+        content, pieces = pieces[0][:end].tobytes(), [pieces[0][end:], *pieces[1:]]
     record = WarcRecord.from_bytes(frame.header.with_length(len(content)) + content + b"\r\n\r\n")
     if content:
         record.parse_http(quirks_mode=True)
-        pieces = [record.reader.read(), *pieces]  # of a header with other line ends
+        pieces = [memoryview(record.reader.read()), *pieces]  # of a header with other line ends
     return record, b"".join(pieces)
 
 
 def _read_frame(archive: _Archive, frame: Frame, referers: _Referers) -> Iterator[Record]:
     try:
-        record, body = _open(frame)
+        record, body = open_record(frame)
         if record.record_type == WarcRecordType.request:
             _note_request(record, referers)
             return
