@@ -80,7 +80,7 @@ def kind_of(path: str) -> str | None:
     return next((kind for suffix, kind in SUFFIXES.items() if name.endswith(suffix)), None)
 
 
-def find_units(inputs: tuple[str, ...], config: ScanConfig = _DEFAULT) -> list[ScanUnit]:
+def find_units(inputs: tuple[str, ...], config: ScanConfig = _DEFAULT, *, cut: bool = True) -> list[ScanUnit]:
     """Returns the units of all inputs, sorted by source and start; the order of the inputs does not matter.
 
     Args:
@@ -88,12 +88,13 @@ def find_units(inputs: tuple[str, ...], config: ScanConfig = _DEFAULT) -> list[S
         folder itself, the part of a glob before its first wildcard. Where names could meet, all roots get as many of their last folder
         names as keep them apart.
       config: where a sample of a tar holds its page's URL.
+      cut: False gives one unit a file, without a look into it: enough to find the sources, not to be read.
 
     Raises:
       ValueError: if an input does not exist, matches nothing or is of a kind that no source reads, a table lacks columns or a tar pages.
     """
     return sorted(
-        (unit for found in find_files(inputs, SUFFIXES) for unit in _units_of(found, config)),
+        (unit for found in find_files(inputs, SUFFIXES) for unit in _units_of(found, config, cut=cut)),
         key=lambda unit: (unit.source, unit.start),
     )
 
@@ -114,7 +115,7 @@ def decode_range(source: str, raw: bytes, max_bytes: int) -> bytes:
     return raw if decode is None else decode(raw, max_bytes)
 
 
-def _units_of(found: Found, config: ScanConfig) -> list[ScanUnit]:
+def _units_of(found: Found, config: ScanConfig, *, cut: bool) -> list[ScanUnit]:
     return [
         ScanUnit(
             name=unit_name(found.source, start),
@@ -125,7 +126,7 @@ def _units_of(found: Found, config: ScanConfig) -> list[ScanUnit]:
             stop=stop,
             root=found.root,
         )
-        for start, stop in SOURCES[found.kind].pieces(found.path, config)
+        for start, stop in (SOURCES[found.kind].pieces(found.path, config) if cut else [(0, 0)])
     ]
 
 

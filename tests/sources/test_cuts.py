@@ -87,6 +87,13 @@ def test_an_archive_that_is_gzipped_as_a_whole_is_one_unit(tmp_path: Path, monke
     assert [(unit.start, unit.stop) for unit in find_units((str(path),))] == [(0, path.stat().st_size)]
 
 
+def test_sources_are_found_without_a_look_into_them(tmp_path: Path) -> None:
+    for name, make in MADE.items():
+        (tmp_path / name).write_bytes(make())
+    units = find_units((str(tmp_path),), cut=False)
+    assert [(unit.source, unit.start, unit.stop) for unit in units] == [(name, 0, 0) for name in sorted(MADE)]
+
+
 def test_damage_belongs_to_one_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     records = [by_record([record]) for record in warc_records()]
     path = tmp_path / "crawl.warc.gz"
