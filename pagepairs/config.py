@@ -14,7 +14,9 @@ class ScanConfig:
     """Which files are read and which images are kept."""
 
     input: tuple[str, ...] = ()
-    """Crawl files, tables, folders or globs: *.warc(.gz), *.parquet, *.csv, *.tsv, *.jsonl(.gz), a folder of images."""
+    """Files, folders of images or globs: *.warc(.gz), *.arc(.gz), *.wacz, *.tar(.gz), *.parquet, *.csv, *.tsv, *.jsonl(.gz)."""
+    page_url_key: str = "page_url"
+    """Key in the JSON of a tar's samples that holds the page's URL; parent-of-url takes the folder of the image's URL."""
     limit: int = 0
     """Stops after this many images; 0 reads all."""
     min_side_px: int = 200
@@ -37,6 +39,7 @@ class ScanConfig:
     """File with one domain, URL or sha256 of an image a line; matches are dropped, and their copies with them."""
 
     def __post_init__(self) -> None:
+        _require(bool(self.page_url_key), "page_url_key", self.page_url_key, "give a key of the samples' JSON, or parent-of-url")
         _require(self.limit >= 0, "limit", self.limit, "give 0 (all) or a number of images")
         _require(self.min_side_px >= 16, "min_side_px", self.min_side_px, "give at least 16 pixels")
         _require(self.max_aspect >= 1, "max_aspect", self.max_aspect, "give at least 1 (square)")

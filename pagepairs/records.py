@@ -49,7 +49,7 @@ LINKS = pa.schema(
         ("url_key", pa.string()),
         ("position", pa.int32()),  # of the element in the page; alternatives of one element share it
         ("alt", pa.string()),
-        ("via", pa.string()),  # img, srcset, picture, lazy, og, referer, table, folder
+        ("via", pa.string()),  # img, srcset, picture, lazy, css, preload, og, referer, table, webdataset, folder
         ("reason", pa.string()),  # "" or why the whole page is left out: page_opt_out, page_blocked
     ]
 )

@@ -275,7 +275,7 @@ class Crawl:
             output = os.path.dirname(output)
         scan = config_from_json(read_json(os.path.join(output, "config.json"))).scan
         try:
-            units = find_units(scan.input)
+            units = find_units(scan.input, scan, cut=False)
         except (ValueError, OSError) as error:
             raise ValueError(f"the crawl files are needed for a contact sheet: {error}; --contact-sheet none does without") from error
         return cls(output=output, scan=scan, locate=SourceMap(units, output))

@@ -53,7 +53,7 @@ class ScanUnits:
         blocked = BlockList.read(self._config.block_list) if self._config.block_list else BlockList()
         rows = _UnitRows(config=self._config, source=task.unit.source, blocked=blocked)
         position = task.unit.start
-        records = read_unit(task.unit, max_bytes=self._config.max_bytes)
+        records = read_unit(task.unit, self._config)
         with _Spill(self._output, task.unit.name) as spill:
             for record, seen in _look_ahead(records, self._config, self._threads, task.first):
                 rows.add(record, seen, spill)

@@ -5,10 +5,10 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from pipeline.sources import folder, table, warc
+from pagepairs.config import ScanConfig
+from pipeline.sources import arc, folder, table, wacz, warc, webdataset
 from pipeline.sources.find import Found, find_files
 from pipeline.sources.records import (
-    MAX_BODY_BYTES,
     AliasRecord,
     ErrorRecord,
     ImageRecord,
@@ -37,23 +37,35 @@ __all__ = [
 ]
 
 
+_DEFAULT = ScanConfig()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """How one kind of input is cut into units, read, and read again by reference."""
 
-    pieces: Callable[[str], list[tuple[int, int]]]  # path -> (start, stop) of each unit
-    read: Callable[..., Iterator[Record]]  # (unit, max_bytes=...) -> records
+    pieces: Callable[[str, ScanConfig], list[tuple[int, int]]]  # path -> (start, stop) of each unit
+    read: Callable[[ScanUnit, ScanConfig], Iterator[Record]]
     body: Callable[[bytes, int], bytes] | None = None  # (range of the file, max_bytes) -> image; None: the range is the image
 
 
 SOURCES = {
     "warc": Source(pieces=warc.find_pieces, read=warc.read_warc, body=warc.warc_body),
+    "arc": Source(pieces=arc.find_pieces, read=arc.read_arc, body=arc.arc_body),
+    "wacz": Source(pieces=wacz.find_pieces, read=wacz.read_wacz, body=warc.warc_body),
+    "webdataset": Source(pieces=webdataset.find_pieces, read=webdataset.read_tar),
     "table": Source(pieces=table.find_pieces, read=table.read_table),
     "folder": Source(pieces=folder.find_pieces, read=folder.read_folder),
 }
 SUFFIXES = {
     ".warc": "warc",
     ".warc.gz": "warc",
+    ".arc": "arc",
+    ".arc.gz": "arc",
+    ".wacz": "wacz",
+    ".tar": "webdataset",
+    ".tar.gz": "webdataset",
+    ".tgz": "webdataset",
     ".parquet": "table",
     ".csv": "table",
     ".tsv": "table",
@@ -68,31 +80,28 @@ def kind_of(path: str) -> str | None:
     return next((kind for suffix, kind in SUFFIXES.items() if name.endswith(suffix)), None)
 
 
-def find_units(inputs: tuple[str, ...]) -> list[ScanUnit]:
+def find_units(inputs: tuple[str, ...], config: ScanConfig = _DEFAULT, *, cut: bool = True) -> list[ScanUnit]:
     """Returns the units of all inputs, sorted by source and start; the order of the inputs does not matter.
 
     Args:
       inputs: files, folders (with all below them) and globs. A source is named relative to its input's root: the parent of a file, the
         folder itself, the part of a glob before its first wildcard. Where names could meet, all roots get as many of their last folder
         names as keep them apart.
+      config: where a sample of a tar holds its page's URL.
+      cut: False gives one unit a file, without a look into it: enough to find the sources, not to be read.
 
     Raises:
-      ValueError: if an input does not exist, matches nothing or is of a kind that no source reads, or a table lacks columns.
+      ValueError: if an input does not exist, matches nothing or is of a kind that no source reads, a table lacks columns or a tar pages.
     """
     return sorted(
-        (unit for found in find_files(inputs, SUFFIXES) for unit in _units_of(found)),
+        (unit for found in find_files(inputs, SUFFIXES) for unit in _units_of(found, config, cut=cut)),
         key=lambda unit: (unit.source, unit.start),
     )
 
 
-def read_unit(unit: ScanUnit, *, max_bytes: int = MAX_BODY_BYTES) -> Iterator[Record]:
-    """Yields the records of a unit, always in the same order.
-
-    Args:
-      unit: as `find_units` returned it.
-      max_bytes: length of a body, at most; a longer image has the reason `too_many_bytes` and no body.
-    """
-    return SOURCES[unit.kind].read(unit, max_bytes=max_bytes)
+def read_unit(unit: ScanUnit, config: ScanConfig = _DEFAULT) -> Iterator[Record]:
+    """Yields the records of a unit, as `find_units` returned it, always in the same order."""
+    return SOURCES[unit.kind].read(unit, config)
 
 
 def decode_range(source: str, raw: bytes, max_bytes: int) -> bytes:
@@ -106,7 +115,7 @@ def decode_range(source: str, raw: bytes, max_bytes: int) -> bytes:
     return raw if decode is None else decode(raw, max_bytes)
 
 
-def _units_of(found: Found) -> list[ScanUnit]:
+def _units_of(found: Found, config: ScanConfig, *, cut: bool) -> list[ScanUnit]:
     return [
         ScanUnit(
             name=unit_name(found.source, start),
@@ -117,7 +126,7 @@ def _units_of(found: Found) -> list[ScanUnit]:
             stop=stop,
             root=found.root,
         )
-        for start, stop in SOURCES[found.kind].pieces(found.path)
+        for start, stop in (SOURCES[found.kind].pieces(found.path, config) if cut else [(0, 0)])
     ]
 
 

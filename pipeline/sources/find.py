@@ -40,7 +40,13 @@ def find_files(inputs: tuple[str, ...], suffixes: Mapping[str, str]) -> list[Fou
             other = found.get(one.path)
             if other is None or (len(one.root), one.root) < (len(other.root), other.root):
                 found[one.path] = one
-    return _name_apart(sorted(found.values(), key=lambda one: one.path))
+    return _name_apart(sorted((one for one in found.values() if not _is_beside_tar(one, found)), key=lambda one: one.path))
+
+
+def _is_beside_tar(one: Found, found: Mapping[str, Found]) -> bool:
+    """Tells whether a table only repeats what the samples of a tar say, as img2dataset writes it beside each tar."""
+    stem = one.path.removesuffix(".parquet")
+    return stem != one.path and f"{stem}.tar" in found
 
 
 def _expand(name: str, suffixes: Mapping[str, str]) -> list[Found]:

@@ -4,8 +4,9 @@ import os
 from collections.abc import Iterator
 from urllib.parse import quote
 
+from pagepairs.config import ScanConfig
 from pagepairs.urls import canonical_page
-from pipeline.sources.records import MAX_BODY_BYTES, ImageRecord, LinkRecord, PageRecord, Record, ScanUnit, hash64, safe_text
+from pipeline.sources.records import ImageRecord, LinkRecord, PageRecord, Record, ScanUnit, hash64, safe_text
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
 _FILES_PER_UNIT = 1_000
@@ -17,20 +18,20 @@ def image_names(path: str) -> list[str]:
         return sorted(entry.name for entry in entries if entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file())
 
 
-def find_pieces(path: str) -> list[tuple[int, int]]:
+def find_pieces(path: str, _config: ScanConfig) -> list[tuple[int, int]]:
     """Returns the runs of files that a folder is read in."""
     count = len(image_names(path))
     return [(start, min(start + _FILES_PER_UNIT, count)) for start in range(0, count, _FILES_PER_UNIT)]
 
 
-def read_folder(unit: ScanUnit, *, max_bytes: int = MAX_BODY_BYTES) -> Iterator[Record]:
+def read_folder(unit: ScanUnit, config: ScanConfig) -> Iterator[Record]:
     """Yields the images of one folder, each with its link, and the folder as their page."""
     folder = "" if unit.source == "." else unit.source
-    page_url = canonical_page(_file_url(folder))
+    page_url = canonical_page(file_url(folder))
     yield PageRecord(url=page_url)
     for position, name in enumerate(image_names(unit.path)[unit.start : unit.stop], unit.start):
-        url = _file_url(f"{folder}/{name}" if folder else name)
-        yield read_file(os.path.join(unit.path, name), url=url, source=f"{folder}/{name}" if folder else name, max_bytes=max_bytes)
+        url = file_url(f"{folder}/{name}" if folder else name)
+        yield read_file(os.path.join(unit.path, name), url=url, source=f"{folder}/{name}" if folder else name, max_bytes=config.max_bytes)
         yield LinkRecord(
             page_url=page_url, capture=hash64(unit.source), page_time_ms=None, image_url=url, position=position, alt="", via="folder"
         )
@@ -48,5 +49,6 @@ def read_file(path: str, *, url: str, source: str, max_bytes: int) -> ImageRecor
     return ImageRecord(url=url, body=body, source=source, offset=0, length=len(body))
 
 
-def _file_url(relative: str) -> str:
+def file_url(relative: str) -> str:
+    """Returns the URL of something that has none, by its name relative to the input's root."""
     return "file:///" + quote(safe_text(relative))

@@ -9,6 +9,7 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 from w3lib.encoding import html_body_declared_encoding, http_content_type_encoding, read_bom, to_unicode
 
 from pagepairs.urls import resolve_url
+from pipeline.sources.css import background_urls
 from pipeline.sources.opt_outs import opt_out_of
 from pipeline.sources.records import safe_alt
 
@@ -19,6 +20,7 @@ _LAZY_URLS = (
 _LAZY_SETS = ("data-srcset", "data-lazy-srcset", "data-original-set", "data-original-srcset")
 _OG_IMAGE = ("og:image", "og:image:url", "og:image:secure_url")
 _IMAGES = ("img", "amp-img")
+_ELEMENTS = 'img, amp-img, picture source, [style*="url(" i]'
 _PICTURE_DEPTH = 3  # elements between an img and its picture, at most
 
 # Browsers nest 512 levels; the time of a conforming parser grows with the square of the depth (100 000 levels: 8 s).
@@ -68,16 +70,19 @@ def page_links(html: bytes, content_type: str | None, page_url: str) -> tuple[li
       page_url: the URL that relative references start from, unless the page has a base element.
 
     Returns:
-      links: in page order, og:image last. The alternatives of one element share a position: src, srcset, lazy attributes, the sources of
-        the picture around it, the noscript fallback after it. A URL appears once a position.
+      links: in page order; then preloaded images, backgrounds of style sheets in the page, and og:image. The alternatives of one element
+        share a position: src, srcset, lazy attributes, the sources of the picture around it, the noscript fallback after it, its
+        background. A URL appears once a position.
       opt_out: "" or the directive of a robots or tdm-reservation meta element.
     """
     tree = LexborHTMLParser(_flatten(decode_html(html, content_type)))
     base = _base_url(tree, page_url)
     links: list[PageLink] = []
     seen: set[tuple[int, str]] = set()
-    for position, via, reference, alt in [*_elements(tree), *_og_images(tree)]:
-        url = resolve_url(reference, base)
+    elements = list(_elements(tree))
+    free = max((position for position, *_ in elements), default=-1) + 1
+    for position, via, reference, alt in [*elements, *_of_the_page(tree, free)]:
+        url = resolve_url(reference, base) if reference else None
         if url is not None and (position, url) not in seen:
             seen.add((position, url))
             links.append(PageLink(url=url, position=position, alt=alt, via=via))
@@ -151,7 +156,7 @@ def _elements(tree: LexborHTMLParser) -> Iterator[tuple[int, str, str, str]]:
     fallbacks = _noscript_fallbacks(tree)
     positions: dict[int, int] = {}  # of images and pictures, by node
     count = 0
-    for node in tree.css("img, amp-img, picture source"):
+    for node in tree.css(_ELEMENTS):
         picture = _picture_of(node)
         owner = picture if picture is not None else fallbacks.get(node.mem_id, node.mem_id)
         if owner not in positions:
@@ -160,11 +165,17 @@ def _elements(tree: LexborHTMLParser) -> Iterator[tuple[int, str, str, str]]:
         position = positions[owner]
         attributes = node.attributes
         alt = safe_alt(attributes.get("alt"))
-        for via, reference in _references(attributes, "picture" if node.tag == "source" else "img"):
+        for via, reference in _references(attributes, node.tag):
             yield position, via, reference, alt
 
 
-def _references(attributes: dict[str, str | None], via: str) -> Iterator[tuple[str, str]]:
+def _references(attributes: dict[str, str | None], tag: str | None) -> Iterator[tuple[str, str]]:
+    for urls in background_urls(attributes.get("style") or ""):
+        for url in urls:
+            yield "css", url
+    if tag not in (*_IMAGES, "source"):
+        return
+    via = "picture" if tag == "source" else "img"
     if via == "img" and (source := attributes.get("src")):
         yield via, source
     if srcset := attributes.get("srcset"):
@@ -213,14 +224,39 @@ def _is_lazy(node: LexborNode) -> bool:
     return not source or source.startswith("data:") or any(name in attributes for name in (*_LAZY_URLS, *_LAZY_SETS))
 
 
-def _og_images(tree: LexborHTMLParser) -> Iterator[tuple[int, str, str, str]]:
-    position = len(tree.css("img, amp-img, picture source"))  # at least the number of positions that elements take
+def _of_the_page(tree: LexborHTMLParser, position: int) -> Iterator[tuple[int, str, str, str]]:
+    """Yields (position, via, reference, alt) of the images that stand at no place in the page, from a position on."""
+    for via, references in [*_preloaded(tree), *_backgrounds(tree), *_og_images(tree)]:
+        for reference in references:
+            yield position, via, reference, ""
+        position += 1
+
+
+def _preloaded(tree: LexborHTMLParser) -> Iterator[tuple[str, list[str]]]:
+    for node in tree.css('link[rel~="preload" i][as="image" i]'):
+        attributes = node.attributes
+        yield "preload", [attributes.get("href") or "", *srcset_urls(attributes.get("imagesrcset") or "")]
+
+
+def _backgrounds(tree: LexborHTMLParser) -> Iterator[tuple[str, list[str]]]:
+    for node in tree.css("style"):
+        for urls in background_urls(node.text()):
+            yield "css", urls
+
+
+def _og_images(tree: LexborHTMLParser) -> Iterator[tuple[str, list[str]]]:
+    """Yields the URLs of each og:image: further properties that follow it name the same image."""
+    urls: list[str] = []
     for node in tree.css("meta[content]"):
         attributes = node.attributes
         name = (attributes.get("property") or attributes.get("name") or "").strip().lower()
         if name in _OG_IMAGE and (content := attributes.get("content")):
-            position += name == "og:image"
-            yield position, "og", content, ""
+            if name == "og:image" and urls:
+                yield "og", urls
+                urls = []
+            urls.append(content)
+    if urls:
+        yield "og", urls
 
 
 def _opt_out(tree: LexborHTMLParser) -> str:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from pagepairs.keys import text_key
 
-MAX_BODY_BYTES = 50_000_000
 _MAX_ALT_CHARACTERS = 1_000
 
 

@@ -4,7 +4,6 @@ Other names that columns may have: page (page_url); url (image_url); image_path,
 webp (bytes); caption, text (alt); position (pos). Image bytes are binary in Parquet (also the `bytes` of a struct) and base64 elsewhere.
 """
 
-import base64
 import binascii
 import csv
 import gzip
@@ -14,16 +13,17 @@ import posixpath
 import shlex
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pagepairs.config import ScanConfig
 from pagepairs.urls import canonical_page, resolve_url
 from pipeline.sources.folder import read_file
 from pipeline.sources.records import (
-    MAX_BODY_BYTES,
     ErrorRecord,
     ImageRecord,
     LinkRecord,
@@ -47,6 +47,7 @@ _ROWS_PER_UNIT = 20_000
 _ROWS_PER_BATCH = 64
 _LINES_LOOKED_AT = 100
 _MAX_POSITION = 2**31 - 1
+_DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error)
 
 
 class _BadRowError(Exception):
@@ -63,7 +64,7 @@ class _Row:
     error: str = ""  # why the row cannot be parsed
 
 
-def find_pieces(path: str) -> list[tuple[int, int]]:
+def find_pieces(path: str, _config: ScanConfig) -> list[tuple[int, int]]:
     """Returns the runs of row groups (Parquet) or bytes (all others) that a table is read in.
 
     Raises:
@@ -74,19 +75,19 @@ def find_pieces(path: str) -> list[tuple[int, int]]:
         return [(0, os.path.getsize(path))]
     try:
         file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} is no Parquet file: {error}") from error
     with file:
         _check_columns(path, _parquet_columns(file.schema_arrow))
         return _row_group_runs([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
 
 
-def read_table(unit: ScanUnit, *, max_bytes: int = MAX_BODY_BYTES) -> Iterator[Record]:
+def read_table(unit: ScanUnit, config: ScanConfig) -> Iterator[Record]:
     """Yields an image and a link a row, and each page of the unit once; a row that cannot be used is a `broken_record`."""
     pages: set[str] = set()
     for row in _rows(unit):
         try:
-            yield from _read_row(unit, row, pages, max_bytes)
+            yield from _read_row(unit, row, pages, config.max_bytes)
         except _BadRowError as error:
             yield ErrorRecord(reason="broken_record", detail=f"{unit.source} {row.label}: {error}")
 
@@ -157,8 +158,8 @@ def _image(unit: ScanUnit, row: _Row, url: str, max_bytes: int) -> ImageRecord:
 
 def _decode_base64(value: str) -> bytes | None:
     try:
-        return base64.b64decode(value, validate=True) if value else None
-    except (binascii.Error, ValueError) as error:
+        return binascii.a2b_base64(value, strict_mode=True) if value else None
+    except ValueError as error:
         raise _BadRowError(f"the image is no base64 text: {error}") from error
 
 
@@ -257,7 +258,7 @@ def _line_columns(path: str) -> list[str] | None:
             return next(csv.reader(file, delimiter=_delimiter(path)), None)
     columns: dict[str, None] = {}
     lines = 0
-    with _open_lines(path) as file:
+    with _open_lines(path) as file, suppress(*_DAMAGE):  # whoever reads the table reports it
         for line, _ in zip(file, range(_LINES_LOOKED_AT), strict=False):
             if line.strip():
                 lines += 1
@@ -286,7 +287,7 @@ def _json_rows(unit: ScanUnit) -> Iterator[_Row]:
                     row = {name: values[column] for name, column in _named(list(values)).items()}
                     yield _Row(label=f"line {number}", index=index, values=row, error=error)
                     index += 1
-        except (EOFError, gzip.BadGzipFile, zlib.error) as damage:
+        except _DAMAGE as damage:
             yield _Row(label=f"after row {index}", index=index, values={}, error=str(damage))
 
 

@@ -1,18 +1,20 @@
 """WARC files: HTML responses are pages, image responses are images; redirects and revisits are aliases."""
 
-import os
+import io
 import re
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from fastwarc.warc import HeaderMap, WarcRecord, WarcRecordType
 
+from pagepairs.config import ScanConfig
 from pagepairs.urls import canonical_page, host_of, resolve_url
+from pipeline.sources.frames import DamageError, Frame, Header, Readable, ReadHeader, Stream, find_cuts, frames
 from pipeline.sources.html import page_links
-from pipeline.sources.http_body import BodyError, BodyTooLongError, decode_body, inflate
+from pipeline.sources.http_body import BodyError, BodyTooLongError, decode_body
 from pipeline.sources.opt_outs import opt_out_of
 from pipeline.sources.records import (
-    MAX_BODY_BYTES,
     AliasRecord,
     ErrorRecord,
     ImageRecord,
@@ -25,9 +27,13 @@ from pipeline.sources.records import (
     hash64,
     safe_text,
 )
-from pipeline.sources.warc_frames import DamageError, Frame, frames
 
+_CONTENT_LENGTH = re.compile(rb"^content-length:[ \t]*(\d{1,18})[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
 _MAX_HTTP_HEADER_BYTES = 1_000_000
+_MAX_HTTP_LINE_BYTES = 64 * 1024
+_RECORDS_BEYOND = 16  # of the next unit, looked at for the requests and responses of this one
+_BLANK_LINE = re.compile(rb"\r\n\r\n")
+_HTTP_START = re.compile(rb"HTTP/|[A-Z]+ \S+ HTTP/")
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 _HTML_START = re.compile(rb"\s*<(?:!doctype html|html|head|body)\b", re.IGNORECASE)
 _IMAGE_START = re.compile(
@@ -51,6 +57,16 @@ class _Response:
     frame: Frame
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Archive:
+    """What all records of an archive have in common."""
+
+    source: str
+    name: str  # in messages
+    max_bytes: int
+    in_place: bool
+
+
 @dataclass(slots=True)
 class _Referers:
     """What is known of a unit's requests when it ends."""
@@ -62,25 +78,63 @@ class _Referers:
     pages: dict[str, tuple[int, int | None, int]] = field(default_factory=dict)  # capture, time, first free position
 
 
-def find_pieces(path: str) -> list[tuple[int, int]]:
+def read_warc_header(stream: Stream) -> Header | str:
+    """Reads the header of a WARC record; a string says why there is none."""
+    header = stream.until(b"\r\n\r\n")
+    if header is None or not header.startswith(b"WARC/"):
+        return "no WARC record begins here" if header else "a record header does not end"
+    found = _CONTENT_LENGTH.search(header)
+    if found is None:
+        return "a record has no Content-Length"
+    return Header(before=header[: found.start(1)], length=int(found[1]), after=header[found.end(1) :])
+
+
+def find_pieces(path: str, _config: ScanConfig) -> list[tuple[int, int]]:
     """Returns the byte ranges that a file is read in."""
-    return [(0, os.path.getsize(path))]
+    return find_cuts(path, read_warc_header)
 
 
-def read_warc(unit: ScanUnit, *, max_bytes: int = MAX_BODY_BYTES) -> Iterator[Record]:
-    """Yields what a WARC file holds, in file order; the links that only Referer headers tell come last.
+def read_warc(unit: ScanUnit, config: ScanConfig) -> Iterator[Record]:
+    """Yields what a unit of a WARC file holds, in file order; the links that only Referer headers tell come last.
 
     A damaged file gives what stands before the damage, then one `broken_archive`.
     """
-    referers = _Referers()
-    damage: list[ErrorRecord] = []
     with open(unit.path, "rb") as file:
-        try:
-            for frame in frames(file, keep_bytes=max_bytes + _MAX_HTTP_HEADER_BYTES):
-                yield from _read_frame(unit.source, frame, referers, max_bytes)
-        except DamageError as error:
-            damage.append(ErrorRecord(reason="broken_archive", detail=f"{unit.source} at offset {error.offset}: {error}"))
-    yield from _referer_links(unit.source, referers)
+        yield from read_archive(unit, file, config, read_warc_header)
+
+
+def read_archive(
+    unit: ScanUnit, file: Readable, config: ScanConfig, read_header: ReadHeader, *, name: str = "", in_place: bool = True
+) -> Iterator[Record]:
+    """Yields the records of an archive that begin within the unit.
+
+    A page and the requests that name it may lie in different units. So that neither a request nor its response is lost at a cut, the
+    Referer headers of the next records count too; a page of another unit is known by its URL only.
+
+    Args:
+      unit: what is read of the source.
+      file: the archive; positions are those of the source, unless it cannot be read in place.
+      config: of all sources.
+      read_header: of the kind of archive.
+      name: of the archive, in messages; the source where not given.
+      in_place: whether ranges of the archive are ranges of the source; otherwise the unit is the whole archive.
+    """
+    archive = _Archive(source=unit.source, name=name or unit.source, max_bytes=config.max_bytes, in_place=in_place)
+    referers, beyond, looked = _Referers(), _Referers(), 0
+    damage: list[ErrorRecord] = []
+    try:
+        for frame in frames(file, read_header, keep_bytes=config.max_bytes + _MAX_HTTP_HEADER_BYTES, start=unit.start if in_place else 0):
+            if not in_place or frame.begin < unit.stop:
+                yield from _read_frame(archive, frame, referers)
+            elif looked < _RECORDS_BEYOND:
+                deque(_read_frame(archive, frame, beyond), maxlen=0)
+                looked += 1
+            else:
+                break
+    except DamageError as error:
+        if not in_place or error.offset < unit.stop:
+            damage.append(ErrorRecord(reason="broken_archive", detail=f"{archive.name} at offset {error.offset}: {error}"))
+    yield from _referer_links(archive, referers, beyond)
     yield from damage
 
 
@@ -90,25 +144,50 @@ def warc_body(raw: bytes, max_bytes: int) -> bytes:
     Raises:
       BodyError: if the range holds no whole record, or its body cannot be decoded.
     """
+    return record_body(raw, max_bytes, read_warc_header)
+
+
+def record_body(raw: bytes, max_bytes: int, read_header: ReadHeader) -> bytes:
+    """Returns the decoded body of the first record of an archive.
+
+    Raises:
+      BodyError: if there is no whole record, or its body cannot be decoded.
+    """
     try:
-        record = inflate(raw, max_bytes + _MAX_HTTP_HEADER_BYTES) if raw.startswith(b"\x1f\x8b") else raw
-        response = _parse(WarcRecord.from_bytes(record), Frame(offset=0, length=len(raw), record=record, cut=False, shared=False))
-    except (OSError, ValueError) as error:
-        raise BodyError(f"no WARC record stands here: {error}") from error
+        frame = next(frames(io.BytesIO(raw), read_header, keep_bytes=max_bytes + _MAX_HTTP_HEADER_BYTES), None)
+        response = _parse(*open_record(frame), frame) if frame is not None else None
+    except (DamageError, OSError, ValueError) as error:
+        raise BodyError(f"no record stands here: {error}") from error
     if response is None:
-        raise BodyError("the WARC record here is no response")
+        raise BodyError("the record here is no response")
     return _decoded(response, max_bytes)
 
 
-def _read_frame(source: str, frame: Frame, referers: _Referers, max_bytes: int) -> Iterator[Record]:
+def open_record(frame: Frame) -> tuple[WarcRecord, bytes]:
+    """Returns a record with its HTTP headers parsed, and the rest of its content, which is not copied more often than it must be."""
+    content, pieces = b"", frame.content
+    if pieces and _HTTP_START.match(pieces[0]):
+        if _BLANK_LINE.search(pieces[0], 0, _MAX_HTTP_LINE_BYTES) is None:
+            pieces = [memoryview(b"".join(pieces))]
+        found = _BLANK_LINE.search(pieces[0])
+        end = found.end() if found is not None else len(pieces[0])
+        content, pieces = pieces[0][:end].tobytes(), [pieces[0][end:], *pieces[1:]]
+    record = WarcRecord.from_bytes(frame.header.with_length(len(content)) + content + b"\r\n\r\n")
+    if content:
+        record.parse_http(quirks_mode=True)
+        pieces = [memoryview(record.reader.read()), *pieces]  # of a header with other line ends
+    return record, b"".join(pieces)
+
+
+def _read_frame(archive: _Archive, frame: Frame, referers: _Referers) -> Iterator[Record]:
     try:
-        record = WarcRecord.from_bytes(frame.record)
+        record, body = open_record(frame)
         if record.record_type == WarcRecordType.request:
             _note_request(record, referers)
             return
-        response = _parse(record, frame)
+        response = _parse(record, body, frame)
     except (OSError, ValueError) as error:
-        yield ErrorRecord(reason="broken_record", detail=f"{source} at offset {frame.offset}: {error}")
+        yield ErrorRecord(reason="broken_record", detail=f"{archive.name} at offset {frame.offset}: {error}")
         return
     if response is None:
         return
@@ -117,10 +196,10 @@ def _read_frame(source: str, frame: Frame, referers: _Referers, max_bytes: int) 
     elif 300 <= response.status < 400:
         yield from _redirect(response)
     else:
-        yield from _read_response(source, response, referers, max_bytes)
+        yield from _read_response(archive, response, referers)
 
 
-def _parse(record: WarcRecord, frame: Frame) -> _Response | None:
+def _parse(record: WarcRecord, body: bytes, frame: Frame) -> _Response | None:
     """Returns the resource that a record holds; None for records of other types and for URLs that name no web resource."""
     if record.record_type not in (WarcRecordType.response, WarcRecordType.resource, WarcRecordType.revisit):
         return None
@@ -128,8 +207,7 @@ def _parse(record: WarcRecord, frame: Frame) -> _Response | None:
     url = _url_of(record, "WARC-Target-URI")
     if url is None:
         return None
-    record.parse_http(quirks_mode=True)
-    http = record.http_headers
+    http = record.http_headers if record.is_http_parsed else None
     date = record.record_date
     truncated = headers.get("WARC-Truncated") or ("segmented" if "WARC-Segment-Number" in headers else "")
     return _Response(
@@ -137,7 +215,7 @@ def _parse(record: WarcRecord, frame: Frame) -> _Response | None:
         status=(http.status_code or 0) if http is not None else 200,
         http=http,
         content_type=((http.get("Content-Type") if http is not None else headers.get("Content-Type")) or "").strip(),
-        body=record.reader.read(),
+        body=body,
         time_ms=round(date.timestamp() * 1000) if date is not None else None,
         digest=headers.get("WARC-Payload-Digest") or "",
         truncated=truncated,
@@ -160,10 +238,10 @@ def _decoded(response: _Response, max_bytes: int) -> bytes:
     return decode_body(response.body, transfer=transfer, content=content, max_bytes=max_bytes)
 
 
-def _read_response(source: str, response: _Response, referers: _Referers, max_bytes: int) -> Iterator[Record]:
+def _read_response(archive: _Archive, response: _Response, referers: _Referers) -> Iterator[Record]:
     reason = detail = ""
     try:
-        body = _decoded(response, max_bytes)
+        body = _decoded(response, archive.max_bytes)
     except BodyError as error:
         body = b""
         reason, detail = ("too_many_bytes" if isinstance(error, BodyTooLongError) else "broken_image"), str(error)
@@ -171,17 +249,17 @@ def _read_response(source: str, response: _Response, referers: _Referers, max_by
     good = 200 <= response.status < 300
     if kind.startswith("image/") or _IMAGE_START.match(body or response.body[:64]):
         referers.images.add(hash64(response.url))
-        yield _image(source, response, body, reason, detail)
+        yield _image(archive, response, body, reason, detail)
     elif good and (kind in _HTML_TYPES or (not kind and _HTML_START.match(body))):
         if reason:
-            yield ErrorRecord(reason="broken_record", detail=f"{source} at offset {response.frame.offset}: {response.url}: {detail}")
+            yield ErrorRecord(reason="broken_record", detail=f"{archive.name} at offset {response.frame.offset}: {response.url}: {detail}")
         else:
-            yield from _page(source, response, body, referers)
+            yield from _page(archive, response, body, referers)
     elif kind == "text/css":
         referers.stylesheets.add(hash64(response.url))
 
 
-def _image(source: str, response: _Response, body: bytes, reason: str, detail: str) -> ImageRecord:
+def _image(archive: _Archive, response: _Response, body: bytes, reason: str, detail: str) -> ImageRecord:
     if not 200 <= response.status < 300 or response.status == 206:
         reason, detail = "http_status", str(response.status)
     elif response.truncated and not reason:
@@ -189,7 +267,7 @@ def _image(source: str, response: _Response, body: bytes, reason: str, detail: s
     return ImageRecord(
         url=response.url,
         body=body,
-        source=source,
+        source=archive.source,
         offset=response.frame.offset,
         length=response.frame.length,
         time_ms=response.time_ms,
@@ -197,7 +275,7 @@ def _image(source: str, response: _Response, body: bytes, reason: str, detail: s
         opt_out=_header_opt_out(response),
         reason=reason,
         detail=detail,
-        spill=response.frame.shared,
+        spill=response.frame.shared or not archive.in_place,
     )
 
 
@@ -205,9 +283,9 @@ def _header_opt_out(response: _Response) -> str:
     return opt_out_of(_header(response, "X-Robots-Tag"), _header(response, "tdm-reservation"))
 
 
-def _page(source: str, response: _Response, body: bytes, referers: _Referers) -> Iterator[Record]:
+def _page(archive: _Archive, response: _Response, body: bytes, referers: _Referers) -> Iterator[Record]:
     page_url = canonical_page(response.url)
-    capture = hash64(f"{source}\n{response.frame.offset}\n{response.frame.shared}")
+    capture = hash64(f"{archive.name}\n{response.frame.begin}\n{response.frame.offset}")
     links, opt_out = page_links(body, response.content_type, response.url)
     yield PageRecord(url=page_url, time_ms=response.time_ms, opt_out=_header_opt_out(response) or opt_out)
     for link in links:
@@ -244,8 +322,7 @@ def _revisit(record: WarcRecord, response: _Response) -> Iterator[AliasRecord]:
 
 
 def _note_request(record: WarcRecord, referers: _Referers) -> None:
-    record.parse_http(quirks_mode=True)
-    referer = resolve_url(safe_text(record.http_headers.get("Referer") or "")) if record.http_headers is not None else None
+    referer = resolve_url(safe_text(record.http_headers.get("Referer") or "")) if record.is_http_parsed else None
     url = _url_of(record, "WARC-Target-URI")
     if referer is not None and url is not None and not _is_trimmed(referer, url):
         date = record.record_date
@@ -257,16 +334,19 @@ def _is_trimmed(referer: str, url: str) -> bool:
     return referer.count("/") == 3 and referer.endswith("/") and host_of(referer) != host_of(url)
 
 
-def _referer_links(source: str, referers: _Referers) -> Iterator[LinkRecord]:
-    """Yields links to images that were requested from a page whose HTML does not name them."""
-    for url, referer, time_ms in referers.requests:
+def _referer_links(archive: _Archive, referers: _Referers, beyond: _Referers) -> Iterator[LinkRecord]:
+    """Yields links to images that were requested from a page whose HTML does not name them: request or image lies within the unit."""
+    asked = [(request, referers.images | beyond.images) for request in referers.requests]
+    asked += [(request, referers.images) for request in beyond.requests]
+    stylesheets, named = referers.stylesheets | beyond.stylesheets, referers.links | beyond.links
+    for (url, referer, time_ms), images in asked:
         page_url = canonical_page(referer)
         link = hash64(f"{page_url}\n{url}")
-        is_stylesheet = hash64(referer) in referers.stylesheets or referer.partition("?")[0].endswith(".css")
-        if is_stylesheet or link in referers.links or hash64(url) not in referers.images:
+        is_stylesheet = hash64(referer) in stylesheets or referer.partition("?")[0].endswith(".css")
+        if is_stylesheet or link in named or hash64(url) not in images:
             continue
-        referers.links.add(link)
-        capture, page_time_ms, position = referers.pages.get(page_url, (hash64(f"{source}\nreferer\n{page_url}"), time_ms, 0))
+        named.add(link)
+        capture, page_time_ms, position = referers.pages.get(page_url, (hash64(f"{archive.name}\nreferer\n{page_url}"), time_ms, 0))
         referers.pages[page_url] = (capture, page_time_ms, position + 1)
         yield LinkRecord(
             page_url=page_url,

@@ -50,6 +50,18 @@ def test_every_stage_conserves_and_the_ledger_agrees(howtocook_run: Path) -> Non
     assert_sound(howtocook_run)
 
 
+def test_a_run_with_a_pretrained_network(shared_data: Path, tmp_path: Path, pagepairs) -> None:
+    [network] = (shared_data / "encoder_mobilenet").glob("*.tflite")
+    run = ["run", "--input", shared_data / "howtocook.warc.gz", "--output", tmp_path, "--encoder", f"tflite:{network}"]
+    assert pagepairs(*run).code == 2  # nobody measured a band for it
+    done = pagepairs(*run, "--low", 0.3, "--high", 0.9)
+    assert done.code == 0, done.err
+    assert_conserved(tmp_path, f"tflite-{network.stem}")
+    assert_sound(tmp_path)
+    assert str(network.parent) not in (tmp_path / "candidates" / "manifest.json").read_text()
+    assert json.loads((tmp_path / "report" / "report.json").read_text())["similarity"]["encoder"] == f"tflite-{network.stem}"
+
+
 def test_report_json_says_what_the_manifests_say(howtocook_run: Path) -> None:
     report = json.loads((howtocook_run / "report" / "report.json").read_text())
     stages = {"scan": "images", "embed": "embeddings/builtin", "pair": "episodes", "candidates": "candidates", "shard": "shards"}

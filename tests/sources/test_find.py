@@ -100,7 +100,7 @@ def test_inputs_that_cannot_be_read(tmp_path: Path) -> None:
     make(tmp_path, "a.txt", "b.jpg", "empty/readme.md")
     for name, message in (
         ("gone", "there is no such file or folder"),
-        ("a.txt", r"no source reads this kind of file; sources read \*\.warc, \*\.warc\.gz, \*\.parquet.* and folders of images"),
+        ("a.txt", r"no source reads this kind of file; sources read \*\.warc, \*\.warc\.gz, .*\*\.parquet.* and folders of images"),
         ("b.jpg", "give the folder that the image stands in"),
         ("empty", "nothing there that a source reads"),
         ("*.parquet", "nothing there that a source reads"),

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.sources.css import background_urls
 from pipeline.sources.html import decode_html, page_links, srcset_urls
 
 PAGE = "https://example.com/dir/page.html"
@@ -95,9 +96,9 @@ def test_og_image_comes_last_and_its_urls_share_a_position() -> None:
     assert links_of(html) == [
         (0, "https://example.com/dir/a.jpg", "img", ""),
         (1, "https://example.com/dir/b.jpg", "img", ""),
-        (3, "https://example.com/o.jpg", "og", ""),
-        (3, "https://s.com/o.jpg", "og", ""),
-        (4, "https://example.com/p.jpg", "og", ""),
+        (2, "https://example.com/o.jpg", "og", ""),
+        (2, "https://s.com/o.jpg", "og", ""),
+        (3, "https://example.com/p.jpg", "og", ""),
     ]
 
 
@@ -212,3 +213,37 @@ def test_no_bytes_make_it_fail(html: bytes) -> None:
     for link in links:
         assert (link.url + link.alt).encode()
     assert opt_out in ("", "noai", "noimageai", "tdm-reservation")
+
+
+def test_backgrounds_and_preloaded_images() -> None:
+    html = b"""<link rel="Preload" as=IMAGE href=hero.jpg imagesrcset="hero-1.jpg 1x, hero-2.jpg 2x"><link rel=preload as=font href=f.woff>
+    <style>/* url(no.jpg) background: url(no.jpg) */ .a { background: red url( "a b.jpg" ) no-repeat, url(b.jpg); color: red }
+    .c { BACKGROUND-IMAGE: image-set(url('c.webp') 1x, url(c.png) 2x) }
+    .d { cursor: url(no.cur); background: url(data:image/png;base64,AAAA) }
+    .e { background: url(e\\28 1\\).jpg) }</style>
+    <div style="color: red; background-image: url('/first.jpg')">x</div><img src=i.jpg style="background:url(blur.jpg)">
+    <p style="list-style: url(no.jpg)"><meta property=og:image content=og.jpg>"""
+    links, _ = page_links(html, None, "https://e.com/")
+    assert [(link.position, link.via, link.url.removeprefix("https://e.com/")) for link in links] == [
+        (0, "css", "first.jpg"),
+        (1, "css", "blur.jpg"),
+        (1, "img", "i.jpg"),
+        (2, "preload", "hero.jpg"),
+        (2, "preload", "hero-1.jpg"),
+        (2, "preload", "hero-2.jpg"),
+        (3, "css", "a%20b.jpg"),
+        (3, "css", "b.jpg"),
+        (4, "css", "c.webp"),
+        (4, "css", "c.png"),
+        (6, "css", "e(1).jpg"),
+        (7, "og", "og.jpg"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "piece", ["url(", "background:url(", "'url(\"", "/*", "background:'", "url(\\", "background:url(' ", "{background:url( "]
+)
+def test_a_style_sheet_cannot_take_long(piece: str) -> None:
+    start = time.perf_counter()
+    background_urls("background:" + piece * 200_000)
+    assert time.perf_counter() - start < 3

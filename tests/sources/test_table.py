@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pagepairs.config import ScanConfig
 from pipeline.references import read_images
 from pipeline.sources import ErrorRecord, ImageRecord, LinkRecord, PageRecord, Record, SourceMap, find_units, read_unit
 
@@ -37,7 +38,7 @@ def write(path: Path, rows: list[dict[str, Any]], **options: Any) -> Path:
 
 
 def read(*inputs: Path, max_bytes: int = 1_000_000) -> list[Record]:
-    return [record for unit in find_units(tuple(map(str, inputs))) for record in read_unit(unit, max_bytes=max_bytes)]
+    return [record for unit in find_units(tuple(map(str, inputs))) for record in read_unit(unit, ScanConfig(max_bytes=max_bytes))]
 
 
 def image_of(records: list[Record]) -> list[ImageRecord]:

@@ -9,9 +9,20 @@ from pathlib import Path
 
 import pytest
 
+from pagepairs.config import ScanConfig
 from pagepairs.keys import text_key
 from pipeline.references import read_bodies, read_body
-from pipeline.sources import AliasRecord, ErrorRecord, ImageRecord, LinkRecord, PageRecord, Record, SourceMap, find_units, read_unit
+from pipeline.sources import (
+    AliasRecord,
+    ErrorRecord,
+    ImageRecord,
+    LinkRecord,
+    PageRecord,
+    Record,
+    SourceMap,
+    find_units,
+    read_unit,
+)
 
 JPEG = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 4
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(255, -1, -1)) * 4
@@ -64,7 +75,7 @@ class Crawl:
     def records(self, data: bytes | None = None, max_bytes: int = 1_000_000) -> list[Record]:
         self.path.write_bytes(self.buffer.getvalue() if data is None else data)
         [unit] = find_units((str(self.path),))
-        return list(read_unit(unit, max_bytes=max_bytes))
+        return list(read_unit(unit, ScanConfig(max_bytes=max_bytes)))
 
 
 @pytest.fixture(params=["crawl.warc.gz", "crawl.warc"])
@@ -361,18 +372,33 @@ def test_howtocook(shared_data: Path) -> None:
 
 
 def test_public_archives(shared_data: Path) -> None:
-    paths = sorted(path for path in (shared_data / "warc_public").iterdir() if path.name.endswith((".warc", ".warc.gz")))
     found = {}
-    for path in paths:
-        [unit] = find_units((str(path),))
-        records = list(read_unit(unit))
+    for path in sorted((shared_data / "warc_public").iterdir()):
+        units = find_units((str(path),))
+        records = [record for unit in units for record in read_unit(unit)]
         read_again(records, path)
         counts = Counter(type(record).__name__ for record in records)
-        found[path.name] = (counts["PageRecord"], counts["ImageRecord"], counts["AliasRecord"], counts["ErrorRecord"])
+        via = Counter(record.via for record in records if isinstance(record, LinkRecord))
+        aliases = Counter(record.kind for record in records if isinstance(record, AliasRecord))
+        found[path.name] = (counts["PageRecord"], counts["ImageRecord"], via, aliases, errors(records))
+    damage = "broken_archive: broken-badexample.arc.gz at offset 0: no ARC record begins here, 2369 bytes into this gzip member"
     assert found == {
-        "archive-org-2008.warc.gz": (94, 55, 7, 0),
-        "data-gov-uk-2014.warc.gz": (32, 7, 1, 0),
-        "kiwix-with-redirects.warc.gz": (3, 22, 3, 0),
-        "netzliteratur.warc": (4, 5, 6, 0),
-        "wikipedia-mona-lisa.warc.gz": (2, 22, 0, 0),
+        "archive-org-2008.arc.gz": (94, 55, {"css": 80, "img": 788}, {"redirect": 7}, []),
+        "archive-org-2008.warc.gz": (94, 55, {"css": 80, "img": 788, "referer": 7}, {"redirect": 7}, []),
+        "broken-badexample.arc.gz": (0, 0, {}, {}, [damage]),
+        "data-gov-uk-2014.warc.gz": (32, 7, {"img": 74, "referer": 1}, {"redirect": 1}, []),
+        "kiwix-with-redirects.warc.gz": (3, 22, {"img": 3, "lazy": 238, "og": 3, "preload": 1, "referer": 3}, {"redirect": 3}, []),
+        "netzliteratur.warc": (4, 5, {"img": 10}, {"redirect": 1, "revisit": 5}, []),
+        "valid_signed_example_1.wacz": (1, 0, {}, {}, []),
+        "wikipedia-mona-lisa.warc.gz": (2, 22, {"css": 2, "img": 48, "srcset": 54}, {}, []),
     }
+
+
+def test_arc_and_warc_of_one_crawl_hold_the_same(shared_data: Path) -> None:
+    found = []
+    for name in ("archive-org-2008.arc.gz", "archive-org-2008.warc.gz"):
+        records = [record for unit in find_units((str(shared_data / "warc_public" / name),)) for record in read_unit(unit)]
+        pages = [record.url for record in records if isinstance(record, PageRecord)]
+        named = [(link.page_url, link.image_url, link.position, link.via) for link in links(records) if link.via != "referer"]
+        found.append((images(records), pages, named, [record for record in records if isinstance(record, AliasRecord)]))
+    assert found[0] == found[1]
