@@ -183,7 +183,8 @@ def test_no_pair_is_its_own_exit_code_and_still_a_whole_output(tmp_path: Path, p
         output = tmp_path / name
         done = pagepairs("run", "--input", tmp_path / f"{name}.warc.gz", "--output", output, "--encoder", "builtin")
         assert (done.code, "Traceback" in done.err) == (5, False), done.err
-        assert done.err.splitlines()[-1].startswith("pagepairs: no pair was found; ")
+        sentence = "no pair was found; " if count else "the crawl holds no image: "
+        assert done.err.splitlines()[-1].startswith(f"pagepairs: {sentence}")
         assert (output / "report" / "report.html").is_file()
         assert counters(output, "images")["in"] == count
         assert counters(output, "episodes")["dropped"] == ({"single_image": 3} if count else {})
