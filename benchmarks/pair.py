@@ -96,7 +96,8 @@ def _write(folder: str, dataset: str, name: str, columns: dict, schema: pa.Schem
 def run_ours(folder: str) -> int:
     """Runs the stage's shuffles and returns the number of kept pairs."""
     from pipeline.jobs import merge_outcomes, part_name, pipeline_options
-    from pipeline.pair import PairJob, pair_up, parts_for
+    from pipeline.pair import pair_up, parts_for
+    from pipeline.pair_job import PairJob
     from pipeline.progress import Meter
 
     parts = parts_for(read_manifest(os.path.join(folder, "images")), read_manifest(os.path.join(folder, "links")))

@@ -23,7 +23,8 @@ from pagepairs.records import SCHEMA_VERSION
 from pipeline.card import most_common_hosts, write_card
 from pipeline.datasets import complete_dataset, is_complete, publish_dataset, work_folder
 from pipeline.jobs import Journal, Outcome, count_parts, merge_outcomes, part_name, pipeline_options, run_tasks
-from pipeline.pair import PairJob, pair_up, parts_for, stage_digest
+from pipeline.pair import pair_up, parts_for, stage_digest
+from pipeline.pair_job import PairJob
 from pipeline.progress import watch
 from pipeline.report_compare import check_compare
 from pipeline.scan import DATASETS, ScanTask, ScanUnits, cut_units, task_name

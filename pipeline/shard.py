@@ -28,7 +28,7 @@ from pagepairs.shards import BATCH_ROWS, shard_name, write_shard
 from pagepairs.urls import host_of
 from pipeline.ahead import map_ahead
 from pipeline.jobs import Journal, Outcome, Rows, part_name, run_parts
-from pipeline.pair import histogram
+from pipeline.pair_ledger import histogram
 from pipeline.progress import Meter
 from pipeline.references import SourceChanged, read_images
 from pipeline.vectors import copy_vectors, spread_by_file, spread_vectors

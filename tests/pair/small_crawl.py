@@ -17,7 +17,8 @@ from pagepairs.keys import text_key
 from pagepairs.manifest import Manifest, write_manifest
 from pagepairs.records import ALIASES, DROPS, IMAGES, LINKS, PAGES, embeddings_schema, rows_to_table
 from pipeline.jobs import Outcome, merge_outcomes, part_name, pipeline_options
-from pipeline.pair import PairJob, pair_up
+from pipeline.pair import pair_up
+from pipeline.pair_job import PairJob
 from pipeline.progress import Meter
 
 Row = dict[str, Any]

@@ -10,13 +10,13 @@ from slow_pair import slowly_chosen
 from pagepairs.keys import text_key
 from pagepairs.records import PAGES, rows_to_table
 from pipeline.episodes import choose_references, close_pages, episode_reasons
-from pipeline.pair import _REFERENCES
+from pipeline.pair_job import REFERENCES
 
 Row = dict[str, Any]
 
 
 def reference(page: str = "p", **facts: Any) -> Row:
-    row: Row = dict.fromkeys(_REFERENCES.names)
+    row: Row = dict.fromkeys(REFERENCES.names)
     row |= {"page_url": page, "page_key": text_key(page), "capture": 1, "position": 0, "via": "img", "host": "h", "alt": "", "detail": ""}
     row |= {
         "reason": "",
@@ -38,13 +38,13 @@ def reference(page: str = "p", **facts: Any) -> Row:
 
 def table(rows: list[Row]) -> pa.Table:
     return pa.table(
-        [pa.array([row[name] for row in rows], kind) for name, kind in zip(_REFERENCES.names, _REFERENCES.types, strict=True)],
-        schema=_REFERENCES,
+        [pa.array([row[name] for row in rows], kind) for name, kind in zip(REFERENCES.names, REFERENCES.types, strict=True)],
+        schema=REFERENCES,
     )
 
 
 def chosen(rows: list[Row]) -> list[Row]:
-    return choose_references(close_pages(table(rows), PAGES.empty_table())).select(_REFERENCES.names).to_pylist()
+    return choose_references(close_pages(table(rows), PAGES.empty_table())).select(REFERENCES.names).to_pylist()
 
 
 VERDICTS = st.sampled_from(["", "", "", "not_in_crawl", "image_dropped", "boilerplate_pages", "page_opt_out", "page_blocked"])

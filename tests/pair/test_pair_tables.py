@@ -14,7 +14,10 @@ from pagepairs.files import FileInfo
 from pagepairs.keys import pair_id, text_key
 from pagepairs.manifest import Manifest
 from pagepairs.records import PAIRS
-from pipeline.pair import _CANDIDATE_ROWS, direct_pairs, histogram, keep_lowest_page, key_pages, parts_for, stage_digest
+from pipeline.pair import parts_for, stage_digest
+from pipeline.pair_job import CANDIDATE_ROWS
+from pipeline.pair_ledger import direct_pairs, histogram, keep_lowest_page
+from pipeline.pair_references import key_pages
 
 
 @given(st.lists(st.integers(-(2**24), 2**24).map(lambda n: n / 2**24)))
@@ -43,14 +46,14 @@ def candidates(rows: list[tuple[str, str, str, str]]) -> pa.Table:
     """(page, a, b, reason) as rows of candidates."""
     columns = {
         name: pa.array([f"{name} of {row[1]}{row[2]}" for row in rows])
-        for name in _CANDIDATE_ROWS.names
-        if _CANDIDATE_ROWS.field(name).type == pa.string()
+        for name in CANDIDATE_ROWS.names
+        if CANDIDATE_ROWS.field(name).type == pa.string()
     }
     columns |= {name: pa.array([0] * len(rows), pa.int64()) for name in ("a_offset", "a_length", "b_offset", "b_length")}
     columns |= {"page_key": pa.array([row[0] * 32 for row in rows], pa.string()), "reason": pa.array([row[3] for row in rows], pa.string())}
     columns |= {f"{side}_id": pa.array([image_id(row[i]) for row in rows], pa.string()) for side, i in (("a", 1), ("b", 2))}
     columns |= {"similarity": pa.array([0.5] * len(rows), pa.float32())}
-    return pa.table({name: columns[name] for name in _CANDIDATE_ROWS.names}).cast(_CANDIDATE_ROWS)
+    return pa.table({name: columns[name] for name in CANDIDATE_ROWS.names}).cast(CANDIDATE_ROWS)
 
 
 @given(
@@ -81,7 +84,7 @@ def test_a_pair_stays_on_its_lowest_page(rows: list[tuple[str, str, str, str]]) 
 
 
 def test_no_candidates() -> None:
-    kept, count = keep_lowest_page(_CANDIDATE_ROWS.empty_table())
+    kept, count = keep_lowest_page(CANDIDATE_ROWS.empty_table())
     assert (kept.num_rows, count.tolist()) == (0, [])
     assert direct_pairs(kept, count, "both", 0).equals(PAIRS.empty_table())
 

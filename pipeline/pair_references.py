@@ -1,0 +1,133 @@
+"""Stage pair, steps canonical and resolve: which captured image a reference means, and which picture stands for its copies."""
+
+import os
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dedup.canonical import choose_canonical
+from pagepairs.files import read_arrow, write_parquet
+from pagepairs.keys import mix, prefix64, text_key
+from pagepairs.records import IMAGES
+from pagepairs.urls import episode_page, host_of, url_key
+from pipeline.jobs import Outcome, Rows
+from pipeline.pair_job import REFERENCE, REFERENCES, PairJob
+from pipeline.resolve import close_aliases, follow_aliases, nearest_capture, read_aliases
+
+
+def spread_images(tag: str, path: str) -> Iterator[Rows]:
+    """Keys image rows by pHash."""
+    names = ["image_id", "url_key", *REFERENCE, "bytes", "width", "height", "phash", "time", "digest_key", "reason"]
+    table = pq.read_table(path, columns=names)
+    yield Rows(tag, table, mix(table["phash"].to_numpy()))
+
+
+class Canonical:
+    """Writes the captures, each with the image that stands for it."""
+
+    def __init__(self, job: PairJob) -> None:
+        self._job = job
+
+    def __call__(self, part: int, tables: Mapping[str, pa.Table]) -> Outcome:
+        table = choose_canonical(tables.get("image", IMAGES.empty_table()))
+        keep = ["url_key", "digest_key", "time", "image_id", "reason", "pixels", "canonical_id"]
+        self._job.write("canonical", part, table.select([*keep, *(f"canonical_{name}" for name in (*REFERENCE, "width", "height"))]))
+        self._job.meter.add(1)
+        return Outcome()
+
+
+def spread_aliases(tag: str, path: str) -> Iterator[Rows]:
+    """Keys aliases; there is one part only."""
+    table = pq.read_table(path, columns=["url_key", "target_key"])
+    yield Rows(tag, table, prefix64(table["url_key"]))
+
+
+class Aliases:
+    """Writes the closed aliases: small enough for one worker, 64 bytes each."""
+
+    def __init__(self, job: PairJob) -> None:
+        self._job = job
+
+    def __call__(self, part: int, tables: Mapping[str, pa.Table]) -> Outcome:
+        if "alias" in tables:
+            closed = close_aliases(tables["alias"])
+        else:
+            closed = pa.table({"url_key": pa.array([], pa.string()), "target_key": pa.array([], pa.string())})
+        write_parquet(os.path.join(self._job.work, "aliases.parquet"), closed)
+        return Outcome()
+
+
+class SpreadLinks:
+    """Keys links and captures by image URL, and what scan dropped with them."""
+
+    def __init__(self, job: PairJob) -> None:
+        self._group_by, self._aliases = job.config.group_by, os.path.join(job.work, "aliases.parquet")
+
+    def __call__(self, tag: str, path: str) -> Iterator[Rows]:
+        aliases = read_aliases(self._aliases)
+        if tag == "link":
+            table = follow_aliases(key_pages(pq.read_table(path), self._group_by), aliases)
+        elif tag == "capture":
+            table = read_arrow(path)
+            revisited = table.filter(pc.is_in(table["digest_key"], aliases["target_key"].combine_chunks()))
+            table = pa.concat_tables([table, revisited.set_column(0, "url_key", revisited["digest_key"])])
+        else:
+            table = pq.read_table(path, columns=["image_url", "reason"])
+            keys = pa.array([url_key(url) for url in table["image_url"].to_pylist()], pa.string())
+            table = pa.table({"url_key": keys, "reason": table["reason"]})
+        yield Rows(tag, table, prefix64(table["url_key"]))
+
+
+def key_pages(links: pa.Table, group_by: str) -> pa.Table:
+    """Adds `page_key` of the episode and `host` of the page; both are computed once a page."""
+    pages = links["page_url"].unique()
+    row = pc.index_in(links["page_url"], pages)
+    keys = pa.array([text_key(episode_page(page, group_by)) for page in pages.to_pylist()], pa.string())
+    hosts = pa.array([host_of(page) for page in pages.to_pylist()], pa.string())
+    return links.append_column("page_key", keys.take(row)).append_column("host", hosts.take(row))
+
+
+class Resolve:
+    """Writes references with the image each leads to, or the reason why it leads nowhere."""
+
+    def __init__(self, job: PairJob) -> None:
+        self._job = job
+
+    def __call__(self, part: int, tables: Mapping[str, pa.Table]) -> Outcome:
+        links = tables.get("link")
+        references = REFERENCES.empty_table() if links is None else resolve_links(links, tables.get("capture"), tables.get("dropped"))
+        self._job.write("resolve", part, references)
+        self._job.meter.add(1)
+        return Outcome()
+
+
+def resolve_links(links: pa.Table, captures: pa.Table | None, dropped: pa.Table | None) -> pa.Table:
+    """Returns the links as references: each with the image it leads to, or with a reason."""
+    if captures is not None:  # one image may have been captured twice at one time, with and without an opt-out
+        captures = captures.sort_by([("image_id", "ascending"), ("reason", "ascending")])
+    found = np.full(links.num_rows, -1, np.int64) if captures is None else nearest_capture(links, captures)
+    row = pa.array(found, mask=found < 0)
+    columns: dict[str, pa.ChunkedArray] = {name: links[name] for name in REFERENCES.names if name in links.column_names}
+    if captures is None:
+        for name in ("pixels", "image_id", *REFERENCE, "width", "height"):
+            columns[name] = pa.nulls(links.num_rows, REFERENCES.field(name).type)
+        verdict = pa.nulls(links.num_rows, pa.string())
+    else:
+        for name in (*REFERENCE, "width", "height"):
+            columns[name] = captures[f"canonical_{name}"].take(row)
+        columns["pixels"], columns["image_id"] = captures["pixels"].take(row), captures["canonical_id"].take(row)
+        verdict = captures["reason"].take(row)
+    detail = pc.if_else(pc.is_in(verdict, pa.array(["", "copy_removed"])), "", verdict)
+    if dropped is not None:
+        first = dropped.group_by("url_key").aggregate([("reason", "min")])
+        detail = pc.coalesce(detail, first["reason_min"].take(pc.index_in(links["url_key"], first["url_key"])))
+    detail = pc.fill_null(detail, "")
+    missing = pc.if_else(
+        pc.not_equal(detail, ""), "image_dropped", pc.if_else(pc.is_null(verdict), "not_in_crawl", pc.fill_null(verdict, ""))
+    )
+    columns["reason"] = pc.if_else(pc.not_equal(links["reason"], ""), links["reason"], missing)
+    columns["detail"] = detail
+    return pa.table({name: columns[name] for name in REFERENCES.names}).cast(REFERENCES)
