@@ -29,6 +29,8 @@ class ScanConfig:
     """PDQ's quality value, 0 to 100; flat images below it resemble everything."""
     decode_timeout_s: float = 60.0
     """Time to decode one image, at most."""
+    isolate: bool = False
+    """Decodes in child processes, one a thread: a decoder that crashes, or ignores the time limit, then costs one image and not the job."""
     animations: Literal["drop", "first-frame"] = "drop"
     """What becomes of animated images."""
     ignore_opt_out: bool = False

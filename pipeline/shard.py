@@ -10,12 +10,13 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pagepairs.config import ScanConfig, ShardConfig
 from pagepairs.files import write_parquet
-from pagepairs.images import ImageError, centre_crop, decode, encode_jpeg, resize_shortest
+from pagepairs.images import ImageError, centre_crop, encode_jpeg, resize_shortest
 from pagepairs.keys import prefix64
 from pagepairs.records import DROPS, PAIRS, SHARDS, rows_to_table
 from pagepairs.shards import write_shard
 from pipeline.ahead import map_ahead
 from pipeline.jobs import Journal, Outcome, Rows, part_name, run_parts
+from pipeline.look import pixels
 from pipeline.progress import Meter
 from pipeline.references import SourceChanged, read_images
 
@@ -105,14 +106,7 @@ def make_images(references: list[Reference], job: ShardJob) -> dict[str, bytes |
         if isinstance(body, SourceChanged):
             return ImageError("source_changed", body.detail)
         try:
-            limits = job.scan
-            found = decode(
-                body,
-                max_bytes=limits.max_bytes,
-                max_pixels=limits.max_pixels,
-                timeout_s=limits.decode_timeout_s,
-                animations=limits.animations,
-            )
+            found = pixels(body, job.scan)
             return encode_jpeg(centre_crop(resize_shortest(found.rgb, job.shard.size), job.shard.size), job.shard.quality)
         except ImageError as error:
             return ImageError("broken_image", str(error))
