@@ -8,17 +8,18 @@ at a time. Each measurement runs in a process of its own, in turn with the other
 """
 
 import argparse
+import json
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 from inputs import jpeg_crawl, photo_crawl
-from processes import conditions, in_turn, measured, median, pin, ratio
+from processes import Measured, conditions, in_turn, median, pin, ratio, resident_mib
 
 from pagepairs.config import ScanConfig
-from pipeline.isolate import end_children
+from pipeline.isolate import end_children, isolated
 from pipeline.look import look, pixels
 
 FUNCTIONS = {"look": look, "pixels": pixels}
@@ -34,20 +35,25 @@ def run_side(side: str, path: str) -> None:
         bodies = [record.reader.read() for record in ArchiveIterator(file, record_types=WarcRecordType.response)]
     bodies = [body for body in bodies if body.startswith(b"\xff\xd8\xff")]
     function(bodies[0], config)
-    with measured():
-        for body in bodies:
-            function(body, config)
-        end_children()  # their processor time counts once they were waited for
+    started, started_cpu = time.perf_counter(), _cpu_s(config)
+    for body in bodies:
+        function(body, config)
+    wall_s, cpu_s = time.perf_counter() - started, _cpu_s(config) - started_cpu
+    print(json.dumps(asdict(Measured(wall_s=wall_s, cpu_s=cpu_s, before_mib=0, peak_mib=resident_mib("VmHWM")))))
+
+
+def _cpu_s(config: ScanConfig) -> float:
+    """Returns the processor time of this process and of its child."""
+    return time.process_time() + (isolated(time.process_time, timeout_s=9.0) if config.isolate else 0)
 
 
 def child_start_s() -> float:
     """Returns the time until a first child has answered, less that of a second call."""
-    body = bytes(np.frombuffer(b"no image", np.uint8))
     times = []
     for _ in range(2):
         started = time.perf_counter()
         try:
-            look(body, ScanConfig(isolate=True))
+            look(b"no image", ScanConfig(isolate=True))
         except ValueError:
             times.append(time.perf_counter() - started)
     end_children()
@@ -59,9 +65,9 @@ def report(title: str, path: Path, images: int, repeats: int) -> None:
     runs = in_turn(__file__, SIDES, [str(path)], repeats)
     for name in FUNCTIONS:
         here, apart = runs[name], runs[f"{name}, isolated"]
-        rates = "".join(f"{images / median(side, 'wall_s'):9.0f}" for side in (here, apart))
-        more_ms = (median(apart, "wall_s") - median(here, "wall_s")) / images * 1000
-        print(f"{title:28}{name:8}{rates}{more_ms:9.2f}  {ratio(here, apart, 'wall_s')}", flush=True)
+        rates = "".join(f"{images / median(side, 'cpu_s'):9.0f}" for side in (here, apart))
+        more = "".join(f"{(median(apart, of) - median(here, of)) / images * 1000:9.2f}" for of in ("cpu_s", "wall_s"))
+        print(f"{title:28}{name:8}{rates}{more}  {ratio(here, apart, 'cpu_s'):20}{ratio(here, apart, 'wall_s')}", flush=True)
 
 
 def main() -> None:
@@ -76,7 +82,8 @@ def main() -> None:
         run_side(args.side, args.warc)
         return
     print(f"{conditions(args.repeats)}; a child starts in {child_start_s():.2f} s")
-    print(f"{'':36}images/s  isolated  ms more  isolated / not")
+    print(f"{'':36}images/s of a core  ms more an image")
+    print(f"{'':36}   here    apart      CPU     wall  apart / here, CPU   apart / here, wall")
     with tempfile.TemporaryDirectory() as folder:
         crawl = Path(folder, "crawl.warc.gz")
         if args.warc:

@@ -38,8 +38,8 @@ def isolated(function: Callable[..., T], *args: Any, timeout_s: float) -> T:
       ImageError: broken_image if the fresh child dies too, decode_timeout if the time is up; or what the function raises.
     """
     ending = 0
-    for child in (_take(), None):
-        child = child or _Child()
+    for waiting in (_take(), None):
+        child = waiting or _Child()
         reply = child.ask((function, args, timeout_s + _GRACE_S))
         if reply is not None:
             _idle.append(child)
