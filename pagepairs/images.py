@@ -158,8 +158,10 @@ def decode(
             rgb, width, height = _decode_jpeg(body, max_pixels, deadline, at_least_px)
         else:
             rgb, width, height = _decode_by_pillow(body, form, max_pixels, deadline, animations)
-    except (ImageError, MemoryError):
+    except ImageError:
         raise
+    except MemoryError as error:  # Pillow says so of some damaged files, too
+        raise ImageError("broken_image", "not enough memory to decode it") from error
     except Image.DecompressionBombError as error:
         raise ImageError("too_many_pixels", str(error)) from error
     except Exception as error:  # parsers of hostile bytes raise what they stumble over: OSError, SyntaxError, KeyError, struct.error, ...

@@ -16,10 +16,11 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from encoders import Encoder, encoder_folder, load_encoder
 from pagepairs.config import EmbedConfig, ScanConfig
 from pagepairs.files import write_parquet
-from pagepairs.images import ImageError, decode
+from pagepairs.images import ImageError
 from pagepairs.records import DROPS, embeddings_schema, rows_to_table
 from pipeline.ahead import map_ahead
 from pipeline.jobs import Journal, Outcome, report_metrics
+from pipeline.look import pixels
 from pipeline.progress import Meter
 from pipeline.references import SourceChanged, read_images
 
@@ -71,19 +72,12 @@ def embed_unit(path: str, encoder: Encoder, job: EmbedJob) -> Embedded:
     table = pq.read_table(path)
     ids = table["image_id"].to_pylist()
     references = list(zip(ids, *(table[name].to_pylist() for name in ("source", "offset", "length")), strict=True))
-    limits = job.scan
 
     def prepare(body: bytes | SourceChanged) -> np.ndarray | ImageError:
         if isinstance(body, SourceChanged):
             return ImageError("source_changed", body.detail)
         try:
-            found = decode(
-                body,
-                max_bytes=limits.max_bytes,
-                max_pixels=limits.max_pixels,
-                timeout_s=limits.decode_timeout_s,
-                animations=limits.animations,
-            )
+            found = pixels(body, job.scan)
             return encoder.preprocess(found.rgb)
         except ImageError as error:
             return ImageError("broken_image", str(error))

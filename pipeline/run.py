@@ -166,9 +166,9 @@ def find_band(config: Config) -> tuple[float, float, str]:
 
 
 def _scan_settings(scan: ScanConfig) -> dict[str, Any]:
-    """What decides the rows of a unit; not which units there are, nor how many images a quick look takes."""
+    """What decides the rows of a unit; not which units there are, how many images a quick look takes, nor where they are decoded."""
     value = dataclasses.asdict(scan)
-    del value["input"], value["limit"]
+    del value["input"], value["limit"], value["isolate"]
     if scan.block_list:
         with open(scan.block_list, "rb") as file:
             value["block_list"] = hashlib.sha256(file.read()).hexdigest()

@@ -20,7 +20,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pagepairs.config import ScanConfig, ShardConfig
 from pagepairs.files import read_arrow_part, write_arrow, write_parquet
-from pagepairs.images import ImageError, centre_crop, decode, encode_image, resize_shortest
+from pagepairs.images import ImageError, centre_crop, encode_image, resize_shortest
 from pagepairs.keys import prefix64
 from pagepairs.manifest import dataset_files
 from pagepairs.records import DROPS, PAIRS, embeddings_schema, rows_to_table, shards_schema
@@ -28,6 +28,7 @@ from pagepairs.shards import BATCH_ROWS, shard_name, write_shard
 from pagepairs.urls import host_of
 from pipeline.ahead import map_ahead
 from pipeline.jobs import Journal, Outcome, Rows, part_name, run_parts
+from pipeline.look import pixels
 from pipeline.pair_ledger import histogram
 from pipeline.progress import Meter
 from pipeline.references import SourceChanged, read_images
@@ -239,14 +240,7 @@ def make_images(references: list[Reference], job: ShardJob) -> Iterator[tuple[st
         if isinstance(body, SourceChanged):
             return ImageError("source_changed", body.detail)
         try:
-            limits = job.scan
-            found = decode(
-                body,
-                max_bytes=limits.max_bytes,
-                max_pixels=limits.max_pixels,
-                timeout_s=limits.decode_timeout_s,
-                animations=limits.animations,
-            )
+            found = pixels(body, job.scan)
             return encode_image(fit(found.rgb, job.shard), job.shard.image_format, job.shard.quality)
         except ImageError as error:
             return ImageError("broken_image", str(error))

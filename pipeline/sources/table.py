@@ -12,7 +12,7 @@ import os
 import posixpath
 import shlex
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -234,28 +234,38 @@ def _parquet_rows(unit: ScanUnit) -> Iterator[_Row]:
         batches = file.iter_batches(_ROWS_PER_BATCH, row_groups=list(range(unit.start, unit.stop)), columns=list(named.values()))
         try:
             for batch in batches if unit.stop > unit.start else ():
-                for values in batch.to_pylist():
-                    row = {name: values[column] for name, column in named.items()}
+                for values, error in _batch_values(batch):
+                    row: dict[str, Any] = {name: values.get(column) for name, column in named.items()}
                     if isinstance(row.get("bytes"), dict):
                         row["bytes"] = row["bytes"]["bytes"]
-                    yield _Row(label=f"row {index}", index=index, values=row)
+                    yield _Row(label=f"row {index}", index=index, values=row, error=error)
                     index += 1
         except (pa.ArrowException, OSError) as damage:
             yield _Row(label=f"after row {index}", index=index, values={}, error=str(damage))
+
+
+def _batch_values(batch: pa.RecordBatch) -> list[tuple[dict[str, Any], str]]:
+    """Returns the values of each row, and why it has none: text that is not UTF-8, a time that Python cannot hold."""
+    try:
+        return [(values, "") for values in batch.to_pylist()]
+    except (ValueError, OverflowError, pa.ArrowException) as error:
+        if batch.num_rows == 1:
+            return [({}, str(error))]
+    return [row for index in range(batch.num_rows) for row in _batch_values(batch.slice(index, 1))]
 
 
 def _open_lines(path: str) -> Any:
     return gzip.open(path, "rb") if path.lower().endswith(".gz") else open(path, "rb")
 
 
-def _delimiter(path: str) -> str:
-    return "\t" if path.lower().endswith(".tsv") else ","
+def _csv_reader(file: Iterable[str], path: str) -> Any:
+    csv.field_size_limit(2**31 - 1)
+    return csv.reader(file, delimiter="\t" if path.lower().endswith(".tsv") else ",", strict=True)
 
 
 def _line_columns(path: str) -> list[str] | None:
     if path.lower().endswith((".csv", ".tsv")):
-        with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-            return next(csv.reader(file, delimiter=_delimiter(path)), None)
+        return _csv_columns(path)
     columns: dict[str, None] = {}
     lines = 0
     with _open_lines(path) as file, suppress(*_DAMAGE):  # whoever reads the table reports it
@@ -264,6 +274,16 @@ def _line_columns(path: str) -> list[str] | None:
                 lines += 1
                 columns |= dict.fromkeys(_parse_json(line)[0])
     return list(columns) if lines else None
+
+
+def _csv_columns(path: str) -> list[str] | None:
+    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+        try:
+            return next(_csv_reader(file, path))  # type: ignore[no-any-return]
+        except StopIteration:
+            return None
+        except csv.Error as error:
+            raise ValueError(f"{path} does not begin with the names of its columns: {error}") from error
 
 
 def _parse_json(line: bytes) -> tuple[dict[str, Any], str]:
@@ -292,10 +312,9 @@ def _json_rows(unit: ScanUnit) -> Iterator[_Row]:
 
 
 def _csv_rows(unit: ScanUnit) -> Iterator[_Row]:
-    csv.field_size_limit(2**31 - 1)
     with open(unit.path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file, delimiter=_delimiter(unit.path), strict=True)
-        columns = next(reader, [])
+        reader = _csv_reader(file, unit.path)
+        columns: list[str] = next(reader, [])
         named = {name: columns.index(column) for name, column in _named(columns).items()}
         index = 0
         while True:

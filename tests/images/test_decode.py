@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image, ImageOps
 
 from pagepairs.images import Decoded, ImageError, decode, sniff
@@ -321,3 +322,12 @@ def test_an_image_error_survives_pickling() -> None:
     error = pickle.loads(pickle.dumps(ImageError("broken_image", "why")))
     assert (error.reason, error.detail, str(error)) == ("broken_image", "why", "broken_image: why")
     assert str(ImageError("empty_body")) == "empty_body"
+
+
+def test_a_body_that_needs_more_memory_than_there_is_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", refuse)
+    error = refusal(as_bytes(picture(), "jpeg"))
+    assert (error.reason, error.detail) == ("broken_image", "not enough memory to decode it")

@@ -263,3 +263,36 @@ def test_the_example_table_has_the_memberships_of_the_example_archive(shared_dat
     archive = read(shared_data / "howtocook.warc.gz", max_bytes=50_000_000)
     assert len(memberships(table)) == 154
     assert memberships(table) == memberships(archive)
+
+
+def test_damaged_gzip_before_the_columns_are_known_is_one_error(tmp_path: Path) -> None:
+    whole = write(tmp_path / "t.jsonl.gz", [{**row, "path": "x"} for row in ROWS]).read_bytes()
+    for damaged in (whole[:30], whole[:3], whole[:12] + b"\xff" * 40, whole[:-4]):
+        (tmp_path / "t.jsonl.gz").write_bytes(damaged)
+        errors = [record for record in read(tmp_path / "t.jsonl.gz") if isinstance(record, ErrorRecord)]
+        assert [error.reason for error in errors] == ["broken_record"]
+        assert errors[0].detail.startswith("t.jsonl.gz after row ")
+
+
+def test_a_parquet_file_whose_metadata_is_damaged_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.parquet", [{**row, "path": "x"} for row in ROWS])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-60] + b"\xff" * 52 + whole[-8:])
+    with pytest.raises(ValueError, match=r"t\.parquet is no Parquet file: "):
+        read(path)
+
+
+def test_a_text_of_a_parquet_file_that_is_not_utf8_costs_its_row(tmp_path: Path) -> None:
+    texts = pa.Array.from_buffers(pa.string(), 3, pa.array([b"a", b"\xff", b"c"], pa.binary()).buffers())
+    table = pa.table({"page_url": ["https://a.com/1"] * 3, "image_url": ["1.jpg", "2.jpg", "3.jpg"], "bytes": BODIES, "alt": texts})
+    pq.write_table(table, tmp_path / "t.parquet")
+    records = read(tmp_path / "t.parquet")
+    assert [image.url for image in image_of(records)] == ["https://a.com/1.jpg", "https://a.com/3.jpg"]
+    (error,) = [record for record in records if isinstance(record, ErrorRecord)]
+    assert error.detail.startswith("t.parquet row 1: 'utf-8' codec can't decode byte 0xff")
+
+
+def test_a_csv_header_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text('page_url,image_url,path,"alt"x\nhttps://a.com/1,1.jpg,1.jpg,\n')
+    with pytest.raises(ValueError, match=r"t\.csv does not begin with the names of its columns: "):
+        read(tmp_path / "t.csv")

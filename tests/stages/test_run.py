@@ -159,6 +159,14 @@ def test_what_kills_left_is_finished_byte_by_byte(first: Path, settings_of: Sett
     assert list((first / "killed").rglob(".tmp-*")) == []
 
 
+def test_a_run_goes_on_with_children_where_it_ended_without(first: Path, settings_of: Settings) -> None:
+    config = settings_of(first, pair=ALL, shard=SMALL)
+    config = dataclasses.replace(config, scan=dataclasses.replace(config.scan, isolate=True))
+    assert [line.split(",")[0] for line in run(config)] == ["scan: kept", "embed: kept", "pair: kept", "shard: kept"]
+    run(dataclasses.replace(config, run=RunConfig(output=str(first / "apart"), threads=2)))
+    assert hashes(first / "apart") == hashes(first / "out")
+
+
 def test_other_scan_settings_are_refused_with_the_difference_unless_rebuild(tmp_path: Path, crawl: Path, settings: Settings) -> None:
     config = settings(pair=ALL, shard=SMALL)
     run(config, "scan")
