@@ -7,8 +7,10 @@ import atheris
 from harness import MAX_BYTES, PACKAGES, check_record, fuzz, memory_file
 
 with atheris.instrument_imports(include=PACKAGES):
+    from pagepairs.config import ScanConfig
     from pipeline.sources import find_units, read_unit
 
+CONFIG = ScanConfig(max_bytes=MAX_BYTES)
 FILES = {b"c": memory_file(".csv"), b"t": memory_file(".tsv"), b"j": memory_file(".jsonl"), b"g": memory_file(".jsonl.gz")}
 
 
@@ -18,11 +20,11 @@ def target(data: bytes) -> None:
     path = FILES.get(b"g" if mode == b"z" else mode, FILES[b"j"])
     path.write_bytes(gzip.compress(data, 1, mtime=0) if mode == b"z" else data)
     try:
-        units = find_units((str(path),))
+        units = find_units((str(path),), CONFIG)
     except ValueError:  # the sentence that a user reads
         return
     for unit in units:
-        for record in read_unit(unit, max_bytes=MAX_BYTES):
+        for record in read_unit(unit, CONFIG):
             check_record(record)
 
 

@@ -8,8 +8,10 @@ import pyarrow.parquet as pq
 from harness import MAX_BYTES, PACKAGES, check_record, fuzz, memory_file
 
 with atheris.instrument_imports(include=PACKAGES):
+    from pagepairs.config import ScanConfig
     from pipeline.sources import find_units, read_unit
 
+CONFIG = ScanConfig(max_bytes=MAX_BYTES)
 FILE = memory_file(".parquet")
 
 
@@ -17,11 +19,11 @@ def target(data: bytes) -> None:
     """The input is the file."""
     FILE.write_bytes(data)
     try:
-        units = find_units((str(FILE),))
+        units = find_units((str(FILE),), CONFIG)
     except ValueError:  # the sentence that a user reads
         return
     for unit in units:
-        for record in read_unit(unit, max_bytes=MAX_BYTES):
+        for record in read_unit(unit, CONFIG):
             check_record(record)
 
 

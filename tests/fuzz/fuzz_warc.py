@@ -7,8 +7,10 @@ import atheris
 from harness import MAX_BYTES, PACKAGES, check_record, fuzz, memory_file
 
 with atheris.instrument_imports(include=PACKAGES):
+    from pagepairs.config import ScanConfig
     from pipeline.sources import ImageRecord, decode_range, find_units, read_unit
 
+CONFIG = ScanConfig(max_bytes=MAX_BYTES)
 FILES = {compressed: memory_file(suffix) for compressed, suffix in ((False, ".warc"), (True, ".warc.gz"))}
 
 
@@ -22,8 +24,8 @@ def target(data: bytes) -> None:
         raw = b"".join(gzip.compress(b"WARC/" + piece, 1, mtime=0) for piece in data.split(b"WARC/")[1:])
     path = FILES[raw[:2] == b"\x1f\x8b"]
     path.write_bytes(raw)
-    for unit in find_units((str(path),)):
-        for record in read_unit(unit, max_bytes=MAX_BYTES):
+    for unit in find_units((str(path),), CONFIG):
+        for record in read_unit(unit, CONFIG):
             check_record(record)
             if isinstance(record, ImageRecord) and not record.reason and not record.spill:
                 span = raw[record.offset : record.offset + record.length]
