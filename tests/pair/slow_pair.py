@@ -162,7 +162,7 @@ def candidates_of(page: str, members: list[Row], crawl: Crawl, config: PairConfi
     return rows
 
 
-NAMES = {"id": "image_id", "url": "image_url", "source": "source", "offset": "offset", "length": "length"}
+NAMES = {"id": "image_id", "url": "image_url", "alt": "alt", "source": "source", "offset": "offset", "length": "length"}
 
 
 def pairs_of(candidates: list[Row], config: PairConfig) -> list[Row]:
