@@ -18,7 +18,7 @@ from pagepairs.config import ScanConfig
 from pagepairs.files import read_json
 from pagepairs.images import ImageError, decode
 from pagepairs.manifest import Manifest, dataset_files, find_manifest, read_manifest
-from pagepairs.shards import read_shard
+from pagepairs.shards import FORMATS, read_shard
 from pipeline.commands import config_from_json
 from pipeline.contact_sheet import SIDE_PX, Tile, draw_sheet
 from pipeline.references import SourceChanged, read_images
@@ -33,6 +33,7 @@ _PAGE_IMAGES = 8
 _TEXT_CHARS = 100
 _REFERENCE = ("source", "offset", "length")
 _NONE = "none"
+_OTHER_FORMATS = {form.extension for form in FORMATS.values()} - {".parquet"}
 
 Reference = tuple[str, str, int, int]
 """An image to be read: image_id, source, offset, length."""
@@ -135,17 +136,22 @@ def _describe_counters(counters: Mapping[str, Any]) -> str:
     return f"   {counters['kept']:,} of {counters['in']:,} kept" + "".join(f", {text}" for text in (*dropped, *errors))
 
 
+def _is_parquet(file: str) -> bool:
+    """Whether a file is Parquet, whatever its name: of all others the name tells the format."""
+    return os.path.splitext(file)[1] not in _OTHER_FORMATS
+
+
 def _count_rows(file: str) -> int:
-    return int(pq.ParquetFile(file).metadata.num_rows) if file.endswith(".parquet") else sum(1 for _ in read_shard(file))
+    return int(pq.ParquetFile(file).metadata.num_rows) if _is_parquet(file) else sum(1 for _ in read_shard(file))
 
 
 def _schema(file: str) -> pa.Schema:
-    return pq.read_schema(file) if file.endswith(".parquet") else _read_rows(file, 1).schema
+    return pq.read_schema(file) if _is_parquet(file) else _read_rows(file, 1).schema
 
 
 def _read_rows(file: str, rows: int | None = None) -> pa.Table:
     """Returns the first rows of a file, all of them where not told how many."""
-    if not file.endswith(".parquet"):
+    if not _is_parquet(file):
         return pa.Table.from_pylist(list(itertools.islice(read_shard(file), rows)))
     if rows is None:
         return pq.read_table(file)

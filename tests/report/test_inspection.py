@@ -41,7 +41,7 @@ def test_rows_columns_and_counts_are_printed(reported_run: Any) -> None:
     text = inspect_dataset(os.path.join(reported_run.output, "shards"), rows=2)
     rows = read_manifest(os.path.join(reported_run.output, "shards")).rows
     assert f"shards: {rows} rows in 1 file" in text
-    assert "  condition_image   binary\n" in text
+    assert "  condition_image     binary\n" in text
     assert text.count("\nrow ") == 2
     assert " bytes>" in text
     assert inspect_dataset(os.path.join(reported_run.output, "shards"), rows=0).count("\nrow ") == 0
@@ -138,7 +138,7 @@ def test_no_dataset_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main("inspect", [str(tmp_path)]) == 2
     assert (
         capsys.readouterr().err
-        == f"pagepairs: {tmp_path} is neither a dataset (a folder with manifest.json), nor a run, nor a Parquet file\n"
+        == f"pagepairs: {tmp_path} is neither a dataset (a folder with manifest.json), nor a run, nor a file of a dataset\n"
     )
     with pytest.raises(SystemExit, match="2"):
         main("inspect", [str(tmp_path), "--rows", "-1"])
