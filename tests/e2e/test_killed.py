@@ -32,7 +32,17 @@ def test_killed_at_ten_moments_gives_the_same_bytes_and_repeats_nothing(
     monkeypatch.setattr(pipeline.jobs, "PART_ROWS", PART_ROWS)
 
     def command(output: Path) -> list[object]:
-        return ["run", "--input", *site_files, "--output", output, "--encoder", "builtin", "--pairs-per-shard", 5]
+        return [
+            "run",
+            "--input",
+            *site_files,
+            "--output",
+            output,
+            "--encoder",
+            "builtin",
+            "--pairs-per-shard",
+            2,
+        ]  # as many shards as parts
 
     files, code = kill_after(command(tmp_path / "whole"), tmp_path / "whole", files=None, part_rows=PART_ROWS)
     assert code == 0
