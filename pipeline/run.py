@@ -453,5 +453,4 @@ def plan(config: Config, stages: tuple[str, ...]) -> dict[str, Any]:
         "bytes": sum(unit.stop - unit.start for unit in units),
         "encoder": config.embed.encoder,
         "band": {"low": low, "high": high, "source": source},
-        "smallest number of parts": count_parts(0),
     }
