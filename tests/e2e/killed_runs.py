@@ -29,8 +29,10 @@ def start(args: Sequence[object], *, part_rows: int) -> ForkServerProcess:
     return process
 
 
-def kill_after(args: Sequence[object], output: Path, *, files: int | None, delay_s: float = 0.0, part_rows: int) -> tuple[int, int | None]:
-    """Starts a command and kills it `delay_s` after so many files were seen in its output; None lets it end.
+def kill_after(
+    args: Sequence[object], output: Path, *, files: int | None, delay_s: float = 0.0, part_rows: int, sign: str = "\0"
+) -> tuple[int, int | None]:
+    """Starts a command and kills it `delay_s` after so many files, or one with `sign` in its path, were seen there; None lets it end.
 
     A number of files is the same progress on a slow machine and on a fast one.
 
@@ -38,7 +40,7 @@ def kill_after(args: Sequence[object], output: Path, *, files: int | None, delay
       How many files were seen, and the exit code: negative where it was killed.
     """
     process, seen = start(args, part_rows=part_rows), set[str]()
-    while process.exitcode is None and (files is None or len(seen) < files):
+    while process.exitcode is None and (files is None or (len(seen) < files and not any(sign in path for path in seen))):
         seen.update(os.path.join(folder, name) for folder, _, names in os.walk(output) for name in names if not name.startswith(".tmp-"))
         time.sleep(_POLL_S)
     if files is not None:
