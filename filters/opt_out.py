@@ -1,7 +1,9 @@
 """What an owner says about training: X-Robots-Tag and robots meta with noai or noimageai, and the TDM Reservation Protocol."""
 
 import re
+from collections.abc import Iterable
 
+_DIRECTIVES = ("noai", "noimageai", "tdm-reservation")
 _WORDS = re.compile(r"[,;:\s]+")
 
 
@@ -20,9 +22,10 @@ def directive_of(name: str, content: str) -> str:
     if name not in ("x-robots-tag", "robots") and not name.endswith("bot"):
         return ""
     words = set(_WORDS.split(content.lower()))
-    return next((directive for directive in ("noai", "noimageai") if directive in words), "")
+    return next((directive for directive in _DIRECTIVES[:2] if directive in words), "")
 
 
-def opt_out_directive(headers: list[tuple[str, str]]) -> str:
-    """Returns the first opt-out among HTTP headers, which may repeat, else ""."""
-    return next(filter(None, (directive_of(name, value) for name, value in headers)), "")
+def opt_out_directive(headers: Iterable[tuple[str, str]]) -> str:
+    """Returns the first of noai, noimageai and tdm-reservation that headers or meta elements say, which may repeat, else ""."""
+    said = {directive_of(name, value) for name, value in headers}
+    return next((directive for directive in _DIRECTIVES if directive in said), "")

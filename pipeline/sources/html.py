@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 from w3lib.encoding import html_body_declared_encoding, http_content_type_encoding, read_bom, to_unicode
 
+from filters.opt_out import opt_out_directive
 from pagepairs.urls import resolve_url
 from pipeline.sources.css import background_urls
-from pipeline.sources.opt_outs import opt_out_of
 from pipeline.sources.records import safe_alt
 
 _LAZY_URLS = (
@@ -266,4 +266,4 @@ def _opt_out(tree: LexborHTMLParser) -> str:
         name = (attributes.get("name") or "").strip().lower()
         if name in values:
             values[name].append(attributes.get("content") or "")
-    return opt_out_of(values["robots"], values["tdm-reservation"])
+    return opt_out_directive((name, value) for name, said in values.items() for value in said)

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 from fastwarc.warc import HeaderMap, WarcRecord, WarcRecordType
 
+from filters.opt_out import opt_out_directive
 from pagepairs.config import ScanConfig
 from pagepairs.urls import canonical_page, host_of, resolve_url
 from pipeline.sources.frames import DamageError, Frame, Header, Readable, ReadHeader, Stream, find_cuts, frames
 from pipeline.sources.html import page_links
 from pipeline.sources.http_body import BodyError, BodyTooLongError, decode_body
-from pipeline.sources.opt_outs import opt_out_of
 from pipeline.sources.records import (
     AliasRecord,
     ErrorRecord,
@@ -280,7 +280,7 @@ def _image(archive: _Archive, response: _Response, body: bytes, reason: str, det
 
 
 def _header_opt_out(response: _Response) -> str:
-    return opt_out_of(_header(response, "X-Robots-Tag"), _header(response, "tdm-reservation"))
+    return opt_out_directive((name, value) for name in ("X-Robots-Tag", "tdm-reservation") for value in _header(response, name))
 
 
 def _page(archive: _Archive, response: _Response, body: bytes, referers: _Referers) -> Iterator[Record]:
