@@ -14,6 +14,7 @@ COPY pipeline pipeline
 COPY encoders encoders
 COPY filters filters
 COPY dedup dedup
+COPY train train
 RUN pip install --no-cache-dir ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} ".[gcp,tflite]" \
     && pip check
 
