@@ -16,6 +16,8 @@ import tyro
 
 from pagepairs.config import Config
 from pagepairs.files import read_json
+from pagepairs.locks import OutputLocked
+from pagepairs.stores import exists, is_remote
 
 EXIT_SETTING, EXIT_INPUT, EXIT_OUTPUT, EXIT_NO_PAIRS = 2, 3, 4, 5
 # The groups of settings whose flags a subcommand takes; the others come from OUTPUT/config.json.
@@ -53,6 +55,8 @@ def main(command: str, argv: Sequence[str]) -> int:
             print(json.dumps({"configuration": as_json(config), "plan": plan(config, stages)}, indent=1, ensure_ascii=False))
             return 0
         run_stages(config, stages, lambda line: print(line, file=sys.stderr, flush=True))
+    except OutputLocked as error:
+        return _fail(error, EXIT_OUTPUT)
     except NothingFound as error:
         return _fail(error, EXIT_NO_PAIRS)
     except InputError as error:
@@ -100,7 +104,7 @@ def parse(command: str, argv: Sequence[str]) -> Config:
     elif command != "run":
         _, output = _take(argv, "--output")
         path = os.path.join(output or "", "config.json")
-        if output and os.path.exists(path):
+        if output and exists(path):
             default = _read_config(path)
     groups = _GROUPS[command]
     kinds = typing.get_type_hints(Config)
@@ -134,7 +138,7 @@ def _with_absolute_paths(config: Config) -> Config:
     """Returns the configuration as it means the same from every folder: config.json is read again from others."""
 
     def absolute(path: str) -> str:
-        return os.path.abspath(path) if path and "://" not in path else path
+        return os.path.abspath(path) if path and not is_remote(path) else path
 
     encoder, weights = config.embed.encoder, config.embed.encoder_weights
     encoder = f"tflite:{absolute(encoder.removeprefix('tflite:'))}" if encoder.startswith("tflite:") else encoder

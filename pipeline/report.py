@@ -12,6 +12,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pagepairs.files import read_json, write_bytes, write_json
 from pagepairs.manifest import Manifest, dataset_files
+from pagepairs.stores import exists
 from pipeline.commands import config_from_json
 from pipeline.jobs import count_parts
 from pipeline.report_cells import HOSTS, Cells, Pick, find_picks, merge_cells, spread_candidates, spread_members, summarise_part
@@ -210,5 +211,5 @@ def _compared(report: Mapping[str, Any], compare: str, summaries: tuple[Summary,
 
 def _read_run(output: str) -> dict[str, Any]:
     path = os.path.join(output, "run.json")
-    value: dict[str, Any] = read_json(path) if os.path.exists(path) else {}
+    value: dict[str, Any] = read_json(path) if exists(path) else {}
     return value

@@ -4,12 +4,12 @@ import dataclasses
 import hashlib
 import os
 import platform
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -17,9 +17,11 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from encoders import band_of, encoder_folder
 from filters.block_list import BlockList
 from pagepairs.config import Config, ScanConfig
-from pagepairs.files import read_json, remove_temporaries, write_json
+from pagepairs.files import open_read, read_json, remove_temporaries, write_json
+from pagepairs.locks import lock_output
 from pagepairs.manifest import Manifest, dataset_files, digest_of, find_manifest, read_manifest
 from pagepairs.records import SCHEMA_VERSION
+from pagepairs.stores import absolute, exists, store_of
 from pipeline.card import most_common_hosts, write_card
 from pipeline.datasets import complete_dataset, is_complete, publish_dataset, work_folder
 from pipeline.jobs import Journal, Outcome, count_parts, merge_outcomes, part_name, pipeline_options, run_tasks
@@ -33,6 +35,7 @@ from pipeline.sources import ScanUnit, SourceMap, find_units
 
 STAGES = ("scan", "embed", "pair", "shard", "report")
 _VERSIONS = ("apache-beam", "torch", "torchvision", "pyarrow", "numpy", "pillow")
+_LOCK = "lock"
 _OWN_FOLDERS = (
     "images",
     "pages",
@@ -67,6 +70,8 @@ class Run:
     options: PipelineOptions
     locate: Callable[[str], str]
     say: Callable[[str], None]
+    progress: str
+    """Folder of this machine where its processes keep their counts."""
 
     @property
     def threads(self) -> int:
@@ -91,7 +96,7 @@ def run_stages(config: Config, stages: tuple[str, ...], say: Callable[[str], Non
       NothingFound: if there is no pair at the end.
       OSError: if the output cannot be written.
     """
-    output = os.path.abspath(config.run.output)
+    output = absolute(config.run.output)
     options = pipeline_options(config.beam_args, config.run.workers)
     find_band(config)
     _check_block_list(config.scan.block_list)
@@ -102,21 +107,21 @@ def run_stages(config: Config, stages: tuple[str, ...], say: Callable[[str], Non
         from pipeline.embed import encoder_of
 
         encoder_of(config.embed)
-    run = Run(config=config, output=output, options=options, locate=SourceMap(units, output), say=say)
-    os.makedirs(output, exist_ok=True)
-    _check_scan_settings(run)
-    remove_temporaries(output)
-    shutil.rmtree(run.work("progress"), ignore_errors=True)
-    write_json(run.path("config.json"), as_json(config))
-    functions: Mapping[str, Callable[[Run], None]] = {
-        "scan": lambda run: _scan(run, units),
-        "embed": _embed,
-        "pair": _pair,
-        "shard": _shard,
-        "report": _report,
-    }
-    for stage in stages:
-        functions[stage](run)
+    with lock_output(work_folder(output, _LOCK)) as check_lock, TemporaryDirectory(prefix="pagepairs-") as progress:
+        run = Run(config=config, output=output, options=options, locate=SourceMap(units, output), say=say, progress=progress)
+        _check_scan_settings(run)
+        remove_temporaries(output)
+        write_json(run.path("config.json"), as_json(config))
+        functions: Mapping[str, Callable[[Run], None]] = {
+            "scan": lambda run: _scan(run, units),
+            "embed": _embed,
+            "pair": _pair,
+            "shard": _shard,
+            "report": _report,
+        }
+        for stage in stages:
+            check_lock()
+            functions[stage](run)
     if "shard" in stages and read_manifest(run.path("shards")).rows == 0:
         if read_manifest(run.path("images")).counters["in"] == 0:
             raise NothingFound("the crawl holds no image: is it the right --input, and does it hold responses?")
@@ -170,7 +175,7 @@ def _scan_settings(scan: ScanConfig) -> dict[str, Any]:
     value = dataclasses.asdict(scan)
     del value["input"], value["limit"], value["isolate"]
     if scan.block_list:
-        with open(scan.block_list, "rb") as file:
+        with open_read(scan.block_list) as file:
             value["block_list"] = hashlib.sha256(file.read()).hexdigest()
     return value | {"schema": SCHEMA_VERSION}
 
@@ -178,7 +183,7 @@ def _scan_settings(scan: ScanConfig) -> dict[str, Any]:
 def _check_scan_settings(run: Run) -> None:
     """Refuses an output folder that was scanned with other settings, unless --rebuild clears it."""
     path, settings = run.work("scan.json"), _scan_settings(run.config.scan)
-    if os.path.exists(path):
+    if exists(path):
         before = read_json(path)
         changed = [f"{name} was {before.get(name)!r}, is {value!r}" for name, value in settings.items() if before.get(name) != value]
         if changed and not run.config.run.rebuild:
@@ -187,9 +192,10 @@ def _check_scan_settings(run: Run) -> None:
             )
         if changed:
             run.say("scan: other settings and --rebuild: throwing away what was there")
-            for name in (*_OWN_FOLDERS, ".work"):
-                shutil.rmtree(run.path(name), ignore_errors=True)
-    elif any(os.path.exists(run.path(name)) for name in _OWN_FOLDERS):
+            for name in _OWN_FOLDERS:
+                store_of(run.output).remove_tree(run.path(name))
+            _forget_others(run, "", run.work(_LOCK))
+    elif any(store_of(run.output).files(run.path(name)) for name in _OWN_FOLDERS):
         raise ValueError(f"{run.output} holds folders that pagepairs would write, but no record of a run: give another --output")
     write_json(path, settings)
 
@@ -200,7 +206,7 @@ def _timed(run: Run, stage: str) -> Iterator[None]:
     started = time.monotonic()
     yield
     path = run.path("run.json")
-    value = read_json(path) if os.path.exists(path) else {"stages": {}}
+    value = read_json(path) if exists(path) else {"stages": {}}
     value["versions"] = {"pagepairs": version("pagepairs"), "python": platform.python_version()} | {
         name: version(name) for name in _VERSIONS
     }
@@ -237,7 +243,7 @@ def _scan(run: Run, units: list[ScanUnit]) -> None:
         return
     with _timed(run, "scan"):
         total = sum(unit.stop - unit.start for unit in units)
-        with watch(run.work("progress"), "scan", total, "B") as meter:
+        with watch(run.progress, "scan", total, "B") as meter:
             work = ScanUnits(config=run.config.scan, output=run.output, threads=run.threads, meter=meter)
             if run.config.scan.limit:
                 tasks = _scan_first(run, units, work, journal)
@@ -259,7 +265,7 @@ def _scan(run: Run, units: list[ScanUnit]) -> None:
         _forget_others(run, "units-", work_path)
         files = cut_units(run.output, work_path, images, run.options)
         complete_dataset(run.path("units"), "units", digest, files, {})
-        shutil.rmtree(work_path)
+        store_of(work_path).remove_tree(work_path)
     run.say(f"scan: {images.counters['in']:,} images read, {images.counters['kept']:,} kept")
 
 
@@ -288,7 +294,7 @@ def _embed(run: Run) -> None:
     encoder = encoder_of(run.config.embed)
     folder = encoder_folder(run.config.embed.encoder)
     dataset, identity = f"embeddings/{folder}", run.work(f"encoder-{folder}.json")
-    if os.path.exists(identity) and read_json(identity) != encoder.digest:
+    if exists(identity) and read_json(identity) != encoder.digest:
         raise InputError(
             f"{run.path(dataset)} holds vectors of another {folder} ({read_json(identity)}): "
             f"delete that folder and {identity}, or give another --output"
@@ -302,7 +308,7 @@ def _embed(run: Run) -> None:
         journal = Journal(run.work(f"embed-{digest_of(encoder.digest)[:16]}"))
         paths = [run.path("units", file.name) for file in units.files]
         journal.forget_others(file.name.removesuffix(".parquet") for file in units.files)
-        with watch(run.work("progress"), "embed", units.rows, "img") as meter:
+        with watch(run.progress, "embed", units.rows, "img") as meter:
             job = EmbedJob(
                 output=run.output, scan=run.config.scan, embed=run.config.embed, threads=run.threads, locate=run.locate, meter=meter
             )
@@ -337,7 +343,7 @@ def _pair(run: Run) -> None:
     _forget_others(run, "pair-", work)
     with _timed(run, "pair"):
         parts = parts_for(inputs["images"], inputs["links"])
-        with watch(run.work("progress"), "pair", 6 * parts, "part") as meter:
+        with watch(run.progress, "pair", 6 * parts, "part") as meter:
             job = PairJob(
                 output=run.output,
                 work=work,
@@ -384,7 +390,7 @@ def _make_shards(run: Run, digest: str, pairs: Manifest, vectors: Manifest | Non
     config, work = run.config.shard, run.work(f"shard-{digest[:16]}")
     _forget_others(run, "shard-", work)
     shards = count_shards(pairs.rows, config.pairs_per_shard)
-    with watch(run.work("progress"), "shard", 2 * pairs.rows, "img") as meter:
+    with watch(run.progress, "shard", 2 * pairs.rows, "img") as meter:
         job = ShardJob(
             folder=os.path.join(work, "final"),
             work=work,
@@ -413,9 +419,12 @@ def _say_rebuild(run: Run, stage: str, dataset: str) -> None:
 
 def _forget_others(run: Run, prefix: str, work: str) -> None:
     """Deletes what an unfinished run with other settings left; its journal could never be used again."""
-    for entry in os.scandir(run.work()):
-        if entry.is_dir() and entry.name.startswith(prefix) and entry.path != work:
-            shutil.rmtree(entry.path)
+    store, root = store_of(run.output), run.work()
+    names = {path[len(root) + 1 :].split("/")[0] for path in store.files(root)}
+    for path in (run.work(name) for name in sorted(names) if name.startswith(prefix)):
+        if path != work:
+            store.remove_tree(path)
+            store.remove(path)
 
 
 def _publish(
@@ -425,10 +434,10 @@ def _publish(
     files = {name: infos for outcome in outcomes for name, infos in outcome.files.items()}
     for name in datasets:
         aside = os.path.join(work, "final", name)
-        if os.path.isdir(aside):
+        if not is_complete(run.path(name), digest):
             complete_dataset(aside, name, digest, files[name], dict(counters.get(name, {})))
             publish_dataset(aside, run.path(name), work)
-    shutil.rmtree(work)
+    store_of(work).remove_tree(work)
 
 
 def _report(run: Run) -> None:
@@ -446,7 +455,7 @@ def plan(config: Config, stages: tuple[str, ...]) -> dict[str, Any]:
     sources = sorted({unit.source for unit in units})
     return {
         "stages": list(stages),
-        "output": os.path.abspath(config.run.output),
+        "output": absolute(config.run.output),
         "files": len(sources),
         "first files": sources[:5],
         "units": len(units),

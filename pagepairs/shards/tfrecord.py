@@ -17,7 +17,7 @@ import google_crc32c
 import numpy as np
 import pyarrow as pa
 
-from pagepairs.files import Hashed
+from pagepairs.files import Hashed, open_read
 from pagepairs.shards.rows import Row, rows_of
 
 _FIRST, _SECOND = b"\x0a", b"\x12"  # tags of fields 1 and 2 with a length
@@ -74,7 +74,7 @@ def read(path: str) -> Iterator[Row]:
     Raises:
       ValueError: for a file that is damaged or holds anything else.
     """
-    with open(path, "rb") as file:
+    with open_read(path) as file:
         while head := file.read(_HEAD_BYTES):
             length = int.from_bytes(head[:8], "little")
             if len(head) < _HEAD_BYTES or _check(head[:8]) != head[8:]:
