@@ -35,6 +35,8 @@ def publish_dataset(aside: str, folder: str, work: str) -> None:
     A kill on the way leaves the place empty or without a manifest, and the new dataset aside, where the next run finds it.
     """
     store = store_of(folder)
+    if not store.files(aside):
+        return
     if not is_remote(folder) and os.path.isdir(folder):  # one rename, so that no half of the old dataset is ever seen
         old = os.path.join(work, "replaced", os.path.basename(folder))
         store.remove_tree(old)
