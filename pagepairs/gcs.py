@@ -57,9 +57,14 @@ class ObjectStore:
             bucket.blob(name).upload_from_file(file, size=size, checksum="crc32c", retry=_RETRY, timeout=_TIMEOUT_S)
 
     def files(self, folder: str, *, deep: bool = True) -> list[str]:
+        return sorted(f"{REMOTE}{blob.bucket.name}/{blob.name}" for blob in self._list(folder, deep=deep))
+
+    def folder_version(self, folder: str) -> str:
+        return ",".join(str(blob.generation) for blob in self._list(folder, deep=False))
+
+    def _list(self, folder: str, *, deep: bool) -> Any:
         bucket, prefix = _split(folder.rstrip("/") + "/")
-        found = bucket.list_blobs(prefix=prefix, delimiter=None if deep else "/", retry=_RETRY, timeout=_TIMEOUT_S)
-        return sorted(f"{REMOTE}{bucket.name}/{blob.name}" for blob in found)
+        return bucket.list_blobs(prefix=prefix, delimiter=None if deep else "/", retry=_RETRY, timeout=_TIMEOUT_S)
 
     def remove(self, path: str) -> None:
         bucket, name = _split(path)

@@ -45,6 +45,10 @@ class Store(Protocol):
         """Returns the paths of all files below a folder, or directly in it, sorted; empty where there are none."""
         ...
 
+    def folder_version(self, folder: str) -> str:
+        """Returns what changes when files are added to a folder or removed."""
+        ...
+
     def remove(self, path: str) -> None:
         """Deletes a file; nothing where there is none."""
         ...
@@ -87,6 +91,9 @@ class _Local:
     def files(self, folder: str, *, deep: bool = True) -> list[str]:
         tops = os.walk(folder) if deep else itertools.islice(os.walk(folder), 1)
         return sorted(os.path.join(top, name) for top, _, names in tops for name in names)
+
+    def folder_version(self, folder: str) -> str:
+        return str(os.stat(folder).st_mtime_ns)
 
     def remove(self, path: str) -> None:
         if os.path.lexists(path):
