@@ -141,6 +141,18 @@ def exists(path: str) -> bool:
     return store_of(path).stat(path) is not None
 
 
+def size_of(path: str) -> int:
+    """Returns the length of a file in bytes.
+
+    Raises:
+      FileNotFoundError: if there is none.
+    """
+    found = store_of(path).stat(path)
+    if found is None:
+        raise FileNotFoundError(f"{path}: there is no such file")
+    return found.bytes
+
+
 def names_in(folder: str) -> list[str]:
     """Returns the names of the files that stand directly in a folder, sorted."""
     return [os.path.basename(path) for path in store_of(folder).files(folder, deep=False)]

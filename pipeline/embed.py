@@ -9,13 +9,12 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from encoders import Encoder, encoder_folder, load_encoder
 from pagepairs.config import EmbedConfig, ScanConfig
-from pagepairs.files import write_parquet
+from pagepairs.files import read_parquet, write_parquet
 from pagepairs.images import ImageError
 from pagepairs.records import DROPS, embeddings_schema, rows_to_table
 from pipeline.ahead import map_ahead
@@ -69,7 +68,7 @@ def embed_unit(path: str, encoder: Encoder, job: EmbedJob) -> Embedded:
 
     Every forward pass sees `batch_size` images (the last is filled up), so a vector does not depend on its neighbours' number.
     """
-    table = pq.read_table(path)
+    table = read_parquet(path)
     ids = table["image_id"].to_pylist()
     references = list(zip(ids, *(table[name].to_pylist() for name in ("source", "offset", "length")), strict=True))
 

@@ -17,6 +17,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from pagepairs.files import FileInfo, read_json, write_json
 from pagepairs.keys import part_of
+from pagepairs.stores import exists, names_in, store_of
 
 PART_ROWS = 100_000
 """Rows of the largest input that one part of a shuffle holds, about: 150 MB of 768-wide vectors."""
@@ -46,7 +47,7 @@ class Journal:
 
     def has(self, task: str) -> bool:
         """Whether the task is finished."""
-        return os.path.exists(self._path(task))
+        return exists(self._path(task))
 
     def write(self, task: str, outcome: Outcome) -> None:
         """Marks the task as finished."""
@@ -56,9 +57,9 @@ class Journal:
     def forget_others(self, tasks: Iterable[str]) -> None:
         """Forgets all finished tasks but these: the files of tasks that a run does not name are deleted or written over."""
         keep = {f"{task}.json" for task in tasks}
-        for entry in list(os.scandir(self.folder)) if os.path.isdir(self.folder) else []:
-            if entry.name not in keep:
-                os.unlink(entry.path)
+        for name in names_in(self.folder):
+            if name not in keep:
+                store_of(self.folder).remove(os.path.join(self.folder, name))
 
     def read(self, task: str) -> Outcome:
         """Returns what a finished task left behind."""

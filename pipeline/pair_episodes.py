@@ -5,10 +5,9 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from filters.band import in_band
-from pagepairs.files import read_arrow, write_arrow_parts
+from pagepairs.files import read_arrow, read_parquet, write_arrow_parts
 from pagepairs.keys import mix, order_by_part, prefix64
 from pagepairs.records import DROPS, EPISODES, PAGES, vectors_of
 from pagepairs.urls import episode_page
@@ -33,7 +32,7 @@ class SpreadByPage:
 
     def __call__(self, tag: str, path: str) -> Iterator[Rows]:
         if tag == "closed":
-            table = pq.read_table(path, columns=["page_url", "reason"])
+            table = read_parquet(path, ["page_url", "reason"])
             table = key_pages(table.filter(pc.not_equal(table["reason"], "")), self._group_by)
             yield Rows(tag, table, prefix64(table["page_key"]))
             return

@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from dedup.canonical import choose_canonical
-from pagepairs.files import read_arrow, write_parquet
+from pagepairs.files import read_arrow, read_parquet, write_parquet
 from pagepairs.keys import mix, prefix64, text_key
 from pagepairs.records import IMAGES
 from pagepairs.urls import episode_page, host_of, url_key
@@ -21,7 +20,7 @@ from pipeline.resolve import close_aliases, follow_aliases, nearest_capture, rea
 def spread_images(tag: str, path: str) -> Iterator[Rows]:
     """Keys image rows by pHash."""
     names = ["image_id", "url_key", *REFERENCE, "bytes", "width", "height", "phash", "time", "digest_key", "reason"]
-    table = pq.read_table(path, columns=names)
+    table = read_parquet(path, names)
     yield Rows(tag, table, mix(table["phash"].to_numpy()))
 
 
@@ -41,7 +40,7 @@ class Canonical:
 
 def spread_aliases(tag: str, path: str) -> Iterator[Rows]:
     """Keys aliases; there is one part only."""
-    table = pq.read_table(path, columns=["url_key", "target_key"])
+    table = read_parquet(path, ["url_key", "target_key"])
     yield Rows(tag, table, prefix64(table["url_key"]))
 
 
@@ -69,13 +68,13 @@ class SpreadLinks:
     def __call__(self, tag: str, path: str) -> Iterator[Rows]:
         aliases = read_aliases(self._aliases)
         if tag == "link":
-            table = follow_aliases(key_pages(pq.read_table(path), self._group_by), aliases)
+            table = follow_aliases(key_pages(read_parquet(path), self._group_by), aliases)
         elif tag == "capture":
             table = read_arrow(path)
             revisited = table.filter(pc.is_in(table["digest_key"], aliases["target_key"].combine_chunks()))
             table = pa.concat_tables([table, revisited.set_column(0, "url_key", revisited["digest_key"])])
         else:
-            table = pq.read_table(path, columns=["image_url", "reason"])
+            table = read_parquet(path, ["image_url", "reason"])
             keys = pa.array([url_key(url) for url in table["image_url"].to_pylist()], pa.string())
             table = pa.table({"url_key": keys, "reason": table["reason"]})
         yield Rows(tag, table, prefix64(table["url_key"]))

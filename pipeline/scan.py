@@ -15,12 +15,11 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from filters.block_list import BlockList
 from pagepairs.config import ScanConfig
-from pagepairs.files import FileInfo, atomic, write_parquet
+from pagepairs.files import FileInfo, atomic, read_parquet, write_parquet
 from pagepairs.images import ImageError
 from pagepairs.keys import prefix64, text_key
 from pagepairs.manifest import Manifest
@@ -268,7 +267,7 @@ def cut_units(output: str, work: str, images: Manifest, options: PipelineOptions
 
 
 def _spread_kept(tag: str, path: str) -> Iterator[Rows]:
-    table = pq.read_table(path, columns=["reason", *UNITS.names])
+    table = read_parquet(path, ["reason", *UNITS.names])
     table = table.filter(pc.equal(table["reason"], "")).drop_columns(["reason"])
     unit = pa.array([os.path.basename(path)] * table.num_rows, pa.string())
     yield Rows(tag, table.append_column("unit", unit), prefix64(table["image_id"]))
@@ -293,7 +292,7 @@ _KEPT = UNITS.append(pa.field("unit", pa.string()))
 
 
 def _spread_by_unit(tag: str, path: str) -> Iterator[Rows]:
-    table = pq.read_table(path)
+    table = read_parquet(path)
     keys = pa.array([text_key(unit) for unit in table["unit"].to_pylist()], pa.string())
     yield Rows(tag, table, prefix64(keys))
 

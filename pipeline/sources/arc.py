@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 
 from pagepairs.config import ScanConfig
+from pagepairs.files import open_read
 from pipeline.sources.frames import Header, Stream, find_cuts
 from pipeline.sources.records import Record, ScanUnit
 from pipeline.sources.warc import read_archive, record_body
@@ -45,7 +46,7 @@ def find_pieces(path: str, _config: ScanConfig) -> list[tuple[int, int]]:
 
 def read_arc(unit: ScanUnit, config: ScanConfig) -> Iterator[Record]:
     """Yields what an ARC file holds, as `read_warc` does."""
-    with open(unit.path, "rb") as file:
+    with open_read(unit.path) as file:
         yield from read_archive(unit, file, config, read_arc_header)
 
 

@@ -1,7 +1,6 @@
 """Finds the records of an archive (WARC or ARC): where each begins and ends, and where the file is damaged."""
 
 import lzma
-import os
 import re
 import zipfile
 import zlib
@@ -11,6 +10,9 @@ from dataclasses import dataclass
 from typing import IO, BinaryIO, Protocol
 
 from zlib_ng import zlib_ng
+
+from pagepairs.files import open_read
+from pagepairs.stores import size_of
 
 CUT_BYTES = 256 * 1024 * 1024  # a longer archive is read in pieces of about this size
 _MAX_HEADER_BYTES = 1_000_000
@@ -172,10 +174,10 @@ def find_cuts(path: str, read_header: ReadHeader, *, start: int = 0, stop: int |
       start: where the archive begins in the file.
       stop: where it ends; the end of the file where not given.
     """
-    stop = os.path.getsize(path) if stop is None else stop
+    stop = size_of(path) if stop is None else stop
     cuts = [start]
     if stop - start > CUT_BYTES:
-        with open(path, "rb") as file:
+        with open_read(path) as file:
             try:
                 for frame in frames(Window(file, start, stop), read_header, keep_bytes=0, start=start):
                     if frame.begin - cuts[-1] >= CUT_BYTES:

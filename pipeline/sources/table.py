@@ -7,13 +7,14 @@ webp (bytes); caption, text (alt); position (pos). Image bytes are binary in Par
 import binascii
 import csv
 import gzip
+import io
 import json
 import os
 import posixpath
 import shlex
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pagepairs.config import ScanConfig
+from pagepairs.files import open_read, parquet_source
+from pagepairs.stores import size_of
 from pagepairs.urls import canonical_page, resolve_url
 from pipeline.sources.folder import read_file
 from pipeline.sources.records import (
@@ -72,9 +75,9 @@ def find_pieces(path: str, _config: ScanConfig) -> list[tuple[int, int]]:
     """
     if not path.lower().endswith(".parquet"):
         _check_columns(path, _line_columns(path))
-        return [(0, os.path.getsize(path))]
+        return [(0, size_of(path))]
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(parquet_source(path))
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} is no Parquet file: {error}") from error
     with file:
@@ -228,7 +231,7 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 
 
 def _parquet_rows(unit: ScanUnit) -> Iterator[_Row]:
-    with pq.ParquetFile(unit.path) as file:
+    with pq.ParquetFile(parquet_source(unit.path)) as file:
         named = _named(_parquet_columns(file.schema_arrow))
         index = sum(file.metadata.row_group(group).num_rows for group in range(unit.start))
         batches = file.iter_batches(_ROWS_PER_BATCH, row_groups=list(range(unit.start, unit.stop)), columns=list(named.values()))
@@ -254,8 +257,10 @@ def _batch_values(batch: pa.RecordBatch) -> list[tuple[dict[str, Any], str]]:
     return [row for index in range(batch.num_rows) for row in _batch_values(batch.slice(index, 1))]
 
 
-def _open_lines(path: str) -> Any:
-    return gzip.open(path, "rb") if path.lower().endswith(".gz") else open(path, "rb")
+@contextmanager
+def _open_lines(path: str) -> Iterator[Any]:
+    with open_read(path) as file:
+        yield gzip.GzipFile(fileobj=file) if path.lower().endswith(".gz") else file
 
 
 def _csv_reader(file: Iterable[str], path: str) -> Any:
@@ -277,7 +282,7 @@ def _line_columns(path: str) -> list[str] | None:
 
 
 def _csv_columns(path: str) -> list[str] | None:
-    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+    with io.TextIOWrapper(open_read(path), encoding="utf-8-sig", errors="replace", newline="") as file:
         try:
             return next(_csv_reader(file, path))  # type: ignore[no-any-return]
         except StopIteration:
@@ -312,7 +317,7 @@ def _json_rows(unit: ScanUnit) -> Iterator[_Row]:
 
 
 def _csv_rows(unit: ScanUnit) -> Iterator[_Row]:
-    with open(unit.path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+    with io.TextIOWrapper(open_read(unit.path), encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         reader = _csv_reader(file, unit.path)
         columns: list[str] = next(reader, [])
         named = {name: columns.index(column) for name, column in _named(columns).items()}

@@ -10,6 +10,7 @@ from fastwarc.warc import HeaderMap, WarcRecord, WarcRecordType
 
 from filters.opt_out import opt_out_directive
 from pagepairs.config import ScanConfig
+from pagepairs.files import open_read
 from pagepairs.urls import canonical_page, host_of, resolve_url
 from pipeline.sources.frames import DamageError, Frame, Header, Readable, ReadHeader, Stream, find_cuts, frames
 from pipeline.sources.html import page_links
@@ -99,7 +100,7 @@ def read_warc(unit: ScanUnit, config: ScanConfig) -> Iterator[Record]:
 
     A damaged file gives what stands before the damage, then one `broken_archive`.
     """
-    with open(unit.path, "rb") as file:
+    with open_read(unit.path) as file:
         yield from read_archive(unit, file, config, read_warc_header)
 
 
