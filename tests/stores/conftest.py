@@ -1,5 +1,6 @@
 """The object store that the tests of this folder share."""
 
+import os
 import sys
 import uuid
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ def door(object_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", door.address)
     gcs._client.cache_clear()
     yield door
+    gcs._client(os.getpid()).close()
     gcs._client.cache_clear()
     door.close()
 

@@ -2,6 +2,7 @@
 
 import http.client
 import http.server
+import itertools
 import socket
 import struct
 import subprocess
@@ -44,6 +45,7 @@ class Door:
 
     def __init__(self, target: str) -> None:
         self.faults: list[int | str] = []
+        self.faults_between: Iterator[int | str | None] = itertools.repeat(None)  # one a request, once `faults` is empty
         self.requests = 0
         self._lock = threading.Lock()
         host = target.removeprefix("http://")
@@ -59,7 +61,7 @@ class Door:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 with door._lock:
                     door.requests += 1
-                    fault = door.faults.pop(0) if door.faults else None
+                    fault = door.faults.pop(0) if door.faults else next(door.faults_between)
                 if isinstance(fault, int):
                     self.send_response(fault)
                     self.send_header("Content-Length", "0")
