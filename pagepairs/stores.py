@@ -4,6 +4,8 @@ An object store has no folders, no rename and no half-written object: an upload 
 manifest is there, never because a folder has its final name.
 """
 
+import fcntl
+import hashlib
 import itertools
 import os
 import shutil
@@ -15,6 +17,7 @@ from typing import BinaryIO, Protocol
 
 REMOTE = "gs://"
 TEMPORARY = ".tmp-"
+_COPY_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +154,35 @@ def size_of(path: str) -> int:
     if found is None:
         raise FileNotFoundError(f"{path}: there is no such file")
     return found.bytes
+
+
+def local_copy(path: str) -> str:
+    """Returns a file or folder as a path of this machine: itself, or a copy of what stands in an object store.
+
+    A copy is made once for all processes and runs of a user, in the cache folder; another version of an object is another copy.
+
+    Raises:
+      FileNotFoundError: if the object store holds nothing there.
+    """
+    if not is_remote(path):
+        return path
+    store, path = store_of(path), path.rstrip("/")
+    stats = {name: stat for name in [path, *store.files(path)] if (stat := store.stat(name)) is not None}
+    if not stats:
+        raise FileNotFoundError(f"{path}: there is no such object")
+    cache = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "pagepairs")
+    key = hashlib.sha256(repr(sorted(stats.items())).encode()).hexdigest()[:32]
+    target = os.path.join(cache, key, os.path.basename(path))
+    os.makedirs(cache, exist_ok=True)
+    with open(os.path.join(cache, f"{key}.lock"), "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not os.path.exists(target):
+            aside = os.path.join(cache, f"{TEMPORARY}{uuid.uuid4().hex}")
+            for name in stats:
+                with store.open_read(name) as source, _LOCAL.open_write(aside + name[len(path) :]) as copy:
+                    shutil.copyfileobj(source, copy, _COPY_BYTES)
+            _LOCAL.move_tree(aside, target)
+    return target
 
 
 def names_in(folder: str) -> list[str]:

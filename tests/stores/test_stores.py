@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from object_store import Door
 
-from pagepairs.stores import absolute, exists, names_in, store_of
+from pagepairs.stores import absolute, exists, local_copy, names_in, store_of
 
 BODY = bytes(range(256)) * 40_000  # 10 MB: several requests to read
 
@@ -80,6 +80,27 @@ def test_what_is_not_there_is_said(folder: str) -> None:
     assert not exists(f"{folder}/none")
     with pytest.raises(FileNotFoundError, match="none"):
         store_of(folder).open_read(f"{folder}/none")
+
+
+def test_a_copy_of_objects_is_made_once_a_version(remote_folder: str, door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    write(f"{remote_folder}/weights/config.json", b"{}")
+    write(f"{remote_folder}/weights/deep/model.bin", BODY)
+    first = Path(local_copy(f"{remote_folder}/weights/"))
+    assert first.name == "weights"
+    assert {str(path.relative_to(first)): path.read_bytes() for path in first.rglob("*") if path.is_file()} == {
+        "config.json": b"{}",
+        "deep/model.bin": BODY,
+    }
+    before = door.requests
+    assert local_copy(f"{remote_folder}/weights") == str(first)
+    assert door.requests - before == 4  # one listing, and the state of three names: nothing is fetched again
+    write(f"{remote_folder}/weights/config.json", b"[]")
+    assert (Path(local_copy(f"{remote_folder}/weights")) / "config.json").read_bytes() == b"[]"
+    assert Path(local_copy(f"{remote_folder}/weights/config.json")).read_bytes() == b"[]"
+    assert local_copy("/some/where") == "/some/where"
+    with pytest.raises(FileNotFoundError, match="none: there is no such object"):
+        local_copy(f"{remote_folder}/none")
 
 
 def test_paths() -> None:
