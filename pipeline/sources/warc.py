@@ -28,7 +28,7 @@ from pipeline.sources.records import (
     safe_text,
 )
 
-_CONTENT_LENGTH = re.compile(rb"^content-length:[ \t]*(\d{1,18})[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
+_CONTENT_LENGTH = re.compile(rb"\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r?\n", re.IGNORECASE)  # with ^ it takes five times as long
 _MAX_HTTP_HEADER_BYTES = 1_000_000
 _MAX_HTTP_LINE_BYTES = 64 * 1024
 _RECORDS_BEYOND = 16  # of the next unit, looked at for the requests and responses of this one
@@ -86,7 +86,8 @@ def read_warc_header(stream: Stream) -> Header | str:
     found = _CONTENT_LENGTH.search(header)
     if found is None:
         return "a record has no Content-Length"
-    return Header(before=header[: found.start(1)], length=int(found[1]), after=header[found.end(1) :])
+    start, end = found.span(1)
+    return Header(header[:start], int(header[start:end]), header[end:])
 
 
 def find_pieces(path: str, _config: ScanConfig) -> list[tuple[int, int]]:
@@ -165,18 +166,18 @@ def record_body(raw: bytes, max_bytes: int, read_header: ReadHeader) -> bytes:
 
 def open_record(frame: Frame) -> tuple[WarcRecord, bytes]:
     """Returns a record with its HTTP headers parsed, and the rest of its content, which is not copied more often than it must be."""
-    content, pieces = b"", frame.content
-    if pieces and _HTTP_START.match(pieces[0]):
-        if _BLANK_LINE.search(pieces[0], 0, _MAX_HTTP_LINE_BYTES) is None:
-            pieces = [memoryview(b"".join(pieces))]
+    header, pieces = frame.header, frame.content
+    if not pieces or _HTTP_START.match(pieces[0]) is None:
+        return WarcRecord.from_bytes(header.with_length(0) + b"\r\n\r\n"), b"".join(pieces)
+    found = _BLANK_LINE.search(pieces[0], 0, _MAX_HTTP_LINE_BYTES)
+    if found is None:
+        pieces = [memoryview(b"".join(pieces))]
         found = _BLANK_LINE.search(pieces[0])
-        end = found.end() if found is not None else len(pieces[0])
-        content, pieces = pieces[0][:end].tobytes(), [pieces[0][end:], *pieces[1:]]
-    record = WarcRecord.from_bytes(frame.header.with_length(len(content)) + content + b"\r\n\r\n")
-    if content:
-        record.parse_http(quirks_mode=True)
-        pieces = [memoryview(record.reader.read()), *pieces]  # of a header with other line ends
-    return record, b"".join(pieces)
+    end = found.end() if found is not None else len(pieces[0])
+    record = WarcRecord.from_bytes(b"%b%b\r\n\r\n" % (header.with_length(end), pieces[0][:end]))
+    record.parse_http(quirks_mode=True)
+    # The reader has something left of a header with other line ends.
+    return record, b"".join((record.reader.read(), pieces[0][end:], *pieces[1:]))
 
 
 def _read_frame(archive: _Archive, frame: Frame, referers: _Referers) -> Iterator[Record]:
