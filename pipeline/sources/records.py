@@ -49,6 +49,7 @@ class PageRecord:
     url: str
     time_ms: int | None = None
     opt_out: str = ""
+    title: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
