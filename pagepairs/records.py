@@ -38,6 +38,7 @@ PAGES = pa.schema(
         ("opt_out", pa.string()),  # the directive that the page carries
         ("reason", pa.string()),  # "" or why none of its images may be used: page_opt_out, page_blocked
         ("source", pa.string()),
+        ("title", pa.string()),  # of the HTML page, white space collapsed, at most 300 characters; "" where there is none
     ]
 )
 LINKS = pa.schema(

@@ -102,7 +102,7 @@ def run_stages(config: Config, stages: tuple[str, ...], say: Callable[[str], Non
     _check_block_list(config.scan.block_list)
     if config.report.compare:
         check_compare(config.report.compare)
-    units = [] if stages == ("pair",) else _find_input(config, cut="scan" in stages)
+    units = [] if stages == ("pair",) else _find_input(config, output, cut="scan" in stages)
     if "embed" in stages:
         from pipeline.embed import encoder_of
 
@@ -137,9 +137,9 @@ def _check_block_list(path: str) -> None:
         raise ValueError(f"--block-list {path}: {error.strerror}") from error
 
 
-def _find_input(config: Config, *, cut: bool) -> list[ScanUnit]:
+def _find_input(config: Config, output: str, *, cut: bool) -> list[ScanUnit]:
     try:
-        return find_units(config.scan.input, config.scan, cut=cut)
+        return find_units(config.scan.input, config.scan, cut=cut, kept=output and work_folder(output, "cuts"))
     except ValueError as error:
         raise InputError(error) from error
 
@@ -450,7 +450,7 @@ def _report(run: Run) -> None:
 
 def plan(config: Config, stages: tuple[str, ...]) -> dict[str, Any]:
     """Returns what a run would do: files and bytes to read, parts, folders."""
-    units = _find_input(config, cut=True)
+    units = _find_input(config, "", cut=True)
     low, high, source = find_band(config)
     sources = sorted({unit.source for unit in units})
     return {

@@ -201,7 +201,7 @@ class _UnitRows:
         return "", ""
 
     def _add_page(self, record: PageRecord) -> None:
-        row = {"page_url": record.url, "time": record.time_ms, "opt_out": record.opt_out, "source": self.source}
+        row = {"page_url": record.url, "time": record.time_ms, "opt_out": record.opt_out, "source": self.source, "title": record.title}
         self.rows["pages"].append(row | {"reason": self._page_reason(record.url, record.opt_out)})
 
     def _page_reason(self, page_url: str, opt_out: str = "") -> str:

@@ -32,7 +32,7 @@ def read_arc_header(stream: Stream) -> Header | str:
         b"Content-Type: " + (b"application/http; msgtype=response" if is_http else kind),
         b"Content-Length: ",
     ]
-    return Header(before=b"\r\n".join(lines), length=int(length), after=b"\r\n\r\n")
+    return Header(b"\r\n".join(lines), int(length), b"\r\n\r\n")
 
 
 def _date(digits: bytes) -> bytes:

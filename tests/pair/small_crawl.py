@@ -69,7 +69,9 @@ class Crawl:
 
     def capture(self, page: str, *, reason: str = "") -> None:
         """Adds a capture of https://PAGE that names no image."""
-        self.rows["pages"].append({"page_url": f"https://{page}", "time": 0, "opt_out": "", "reason": reason, "source": "p.warc"})
+        self.rows["pages"].append(
+            {"page_url": f"https://{page}", "time": 0, "opt_out": "", "reason": reason, "source": "p.warc", "title": ""}
+        )
 
     def alias(self, url: str, target: str) -> None:
         key = text_key(target)
