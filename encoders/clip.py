@@ -24,7 +24,12 @@ _HEAD_WIDTH = 64
 
 def load(spec: str, settings: Settings) -> Any:
     """Loads a published model from the hub, or from a local checkpoint that holds the same."""
-    return load_model(spec, model_config(_MODELS[spec], _KEYS) | {"quick_gelu": True}, settings)
+    return load_model(spec, config_of(spec), settings)
+
+
+def config_of(spec: str) -> dict[str, Any]:
+    """Returns what open_clip knows of the network, and the activation of OpenAI's weights."""
+    return model_config(_MODELS[spec], _KEYS) | {"quick_gelu": True}
 
 
 def load_model(name: str, model: Mapping[str, Any], settings: Settings) -> Any:
@@ -35,7 +40,7 @@ def load_model(name: str, model: Mapping[str, Any], settings: Settings) -> Any:
         recipe = RECIPES["clip"]
         path = find_checkpoint(name, settings.weights)
         check_config(name, path, model, recipe)
-        tower = _tower(model)
+        tower = tower_of(model)
         fill(name, tower, path)
         if size_px != vision["image_size"]:
             tower = _resized(tower, model, size_px)
@@ -51,7 +56,8 @@ def load_model(name: str, model: Mapping[str, Any], settings: Settings) -> Any:
     return torch_encoder.load(name, settings, build, input_size=vision["image_size"], patch=vision["patch_size"])
 
 
-def _tower(model: Mapping[str, Any], image_size: int = 0) -> VisionTransformer:
+def tower_of(model: Mapping[str, Any], image_size: int = 0) -> VisionTransformer:
+    """Returns the network without its weights, for another input size than its own on request."""
     vision = model["vision_cfg"]
     return VisionTransformer(
         image_size=image_size or vision["image_size"],
@@ -68,7 +74,7 @@ def _tower(model: Mapping[str, Any], image_size: int = 0) -> VisionTransformer:
 
 def _resized(tower: VisionTransformer, model: Mapping[str, Any], size_px: int) -> VisionTransformer:
     """Returns the tower for another input size, its position embedding resampled by open_clip: bicubic, antialiased."""
-    resized = _tower(model, size_px)
+    resized = tower_of(model, size_px)
     state = {f"visual.{key}": tensor for key, tensor in tower.state_dict().items()}
     resize_pos_embed(state, SimpleNamespace(visual=resized))
     resized.load_state_dict({key.removeprefix("visual."): tensor for key, tensor in state.items()})

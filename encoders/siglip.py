@@ -35,8 +35,24 @@ class AttentionPooled(torch.nn.Module):
 
 def load(spec: str, settings: Settings) -> Any:
     """Loads a published model from the hub, or from a local checkpoint that holds the same."""
-    entry = entry_of(spec)
-    return load_model(spec, model_config(entry.hub.removeprefix("timm/"), _KEYS), settings, patch=entry.patch)
+    return load_model(spec, config_of(spec), settings, patch=entry_of(spec).patch)
+
+
+def config_of(spec: str) -> dict[str, Any]:
+    """Returns what open_clip knows of the network."""
+    return model_config(entry_of(spec).hub.removeprefix("timm/"), _KEYS)
+
+
+def tower_of(model: Mapping[str, Any]) -> TimmModel:
+    """Returns the network without its weights."""
+    vision = model["vision_cfg"]
+    return TimmModel(
+        vision["timm_model_name"],
+        embed_dim=model["embed_dim"],
+        image_size=vision["image_size"],
+        pool=vision["timm_pool"],
+        proj=vision["timm_proj"],
+    )
 
 
 def load_model(name: str, model: Mapping[str, Any], settings: Settings, *, patch: int) -> Any:
@@ -47,13 +63,7 @@ def load_model(name: str, model: Mapping[str, Any], settings: Settings, *, patch
         recipe = RECIPES["siglip"]
         path = find_checkpoint(name, settings.weights)
         check_config(name, path, model, recipe)
-        tower = TimmModel(
-            vision["timm_model_name"],
-            embed_dim=model["embed_dim"],
-            image_size=vision["image_size"],
-            pool=vision["timm_pool"],
-            proj=vision["timm_proj"],
-        )
+        tower = tower_of(model)
         fill(name, tower, path)
         if size_px != vision["image_size"]:
             tower.set_input_size(size_px)
