@@ -66,6 +66,14 @@ class ClsFirst(torch.nn.Module):
         return tokens_BND[:, 0], tokens_BND
 
 
+def place_patches(model: Any, size_px: int) -> None:
+    """Replaces the position embeddings by those for images of this size, resampled once by the model's own code, not in every pass."""
+    patches, width = (size_px // model.config.patch_size) ** 2, model.config.hidden_size
+    with torch.no_grad():
+        placed = model.embeddings.interpolate_pos_encoding(torch.empty((1, 1 + patches, width)), size_px, size_px)
+    model.embeddings.position_embeddings = torch.nn.Parameter(placed.clone())
+
+
 def load(spec: str, settings: Settings) -> Any:
     """Loads a published model from the hub, or from a folder that holds the same."""
     return load_shape(spec, SHAPES[spec], settings, input_size=entry_of(spec).input_size)
@@ -74,9 +82,10 @@ def load(spec: str, settings: Settings) -> Any:
 def load_shape(name: str, shape: Shape, settings: Settings, *, input_size: int = 224) -> Any:
     """Loads a network of any size of this architecture."""
 
-    def build(_: int) -> torch_encoder.Built:
+    def build(size_px: int) -> torch_encoder.Built:
         kind = Dinov2WithRegistersModel if shape.registers else Dinov2Model
         model, sha256 = load_folder(name, kind, shape.config(), settings.weights)
+        place_patches(model, size_px)
         body = ClsFirst(model, registers=shape.registers)
         return torch_encoder.Built(body=body, width=shape.width, weights_sha256=sha256, library=LIBRARY, recipe=RECIPES["dinov2"])
 

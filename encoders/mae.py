@@ -12,6 +12,7 @@ import torch
 from transformers import ViTMAEConfig, ViTMAEModel
 
 from encoders import torch_encoder
+from encoders.dinov2 import place_patches
 from encoders.preprocessing import RECIPES
 from encoders.table import Settings, entry_of
 from encoders.transformers_folder import LIBRARY, load_folder
@@ -67,10 +68,11 @@ def load(spec: str, settings: Settings) -> Any:
 def load_shape(name: str, shape: Shape, settings: Settings, *, input_size: int = 224) -> Any:
     """Loads a network of any size of this architecture."""
 
-    def build(_: int) -> torch_encoder.Built:
+    def build(size_px: int) -> torch_encoder.Built:
         # Published checkpoints hold the decoder too, which is for training.
-        unused = ("decoder.", "mask_token")
+        unused = ("decoder.",)
         model, sha256 = load_folder(name, ViTMAEModel, shape.config(), settings.weights, unused=unused)
+        place_patches(model, size_px)
         return torch_encoder.Built(body=Unmasked(model), width=shape.width, weights_sha256=sha256, library=LIBRARY, recipe=RECIPES["mae"])
 
     return torch_encoder.load(name, settings, build, input_size=input_size, patch=PATCH)

@@ -10,6 +10,7 @@ from encoders.preprocessing import Recipe, prepare
 from encoders.table import Settings
 from encoders.torch_encoder import Built, Network, threads_of
 
+_LARGEST_BATCH = 65536
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 
@@ -34,8 +35,10 @@ class OpenVINOEncoder:
         built = build(input_size)
         network = Network(built.body, built.recipe, body_dtype=torch.float32).requires_grad_(False).eval()
         example = torch.zeros((2, input_size, input_size, 3), dtype=torch.uint8)
+        batch = torch.export.Dim("batch", min=1, max=_LARGEST_BATCH)
         with torch.no_grad():
-            model = openvino.convert_model(network, example_input=example, input=[-1, input_size, input_size, 3])
+            exported = torch.export.export(network, (example,), dynamic_shapes=({0: batch},))
+        model = openvino.convert_model(exported)
         hints = {"INFERENCE_PRECISION_HINT": _HINTS[dtype], "INFERENCE_NUM_THREADS": threads_of(settings)}
         digest = {
             "name": name,
@@ -55,8 +58,9 @@ class OpenVINOEncoder:
 
     def embed(self, batch_BHW3: np.ndarray) -> np.ndarray:
         """Returns float32 (B, D) of unit norm."""
-        vectors: np.ndarray = self._compiled(batch_BHW3)[0]
-        return vectors
+        vector_BD: np.ndarray = self._compiled(batch_BHW3)[0]
+        # In bfloat16 the network's own norm is rounded too.
+        return vector_BD / np.linalg.norm(vector_BD, axis=1, keepdims=True)
 
     def tokens(self, batch_BHW3: np.ndarray) -> np.ndarray:
         """Returns float32 (B, N, C)."""
