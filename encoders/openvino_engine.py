@@ -60,7 +60,8 @@ class OpenVINOEncoder:
         """Returns float32 (B, D) of unit norm."""
         vector_BD: np.ndarray = self._compiled(batch_BHW3)[0]
         # In bfloat16 the network's own norm is rounded too.
-        return vector_BD / np.linalg.norm(vector_BD, axis=1, keepdims=True)
+        unit_BD: np.ndarray = vector_BD / np.linalg.norm(vector_BD, axis=1, keepdims=True)
+        return unit_BD
 
     def tokens(self, batch_BHW3: np.ndarray) -> np.ndarray:
         """Returns float32 (B, N, C)."""
