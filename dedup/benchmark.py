@@ -1,6 +1,6 @@
 """A benchmark index: a folder with what is known of the images of a test set, so that a crawl can be kept free of them.
 
-    items.parquet        one row an item: item_id (sha256 of the file; the hash itself in a list of hashes), item (its path or name), phash, pdq, texture
+    items.parquet        one row an item: item_id (sha256 of the file), item (its path or name), phash, pdq, texture
     vectors.npy          float16 (N, D), of unit length: row i is row i of items.parquet; absent in an index of hashes alone
     vectors.faiss        the same as a search structure (dedup/benchmark_vectors.py)
     thumbnails.parquet   one row an item: a small WebP, whole; null where there are no pixels
@@ -10,6 +10,7 @@
 It is complete when it stands under its name: `dedup.benchmark_build` writes it aside.
 """
 
+import itertools
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -117,9 +118,9 @@ def read_benchmarks(folders: tuple[str, ...]) -> list[Benchmark]:
       ValueError: see `read_benchmark`; or if two have one name.
     """
     found = sorted((read_benchmark(folder) for folder in folders), key=lambda benchmark: benchmark.name)
-    for one, other in zip(found, found[1:], strict=False):
+    for one, other in itertools.pairwise(found):
         if one.name == other.name:
-            raise ValueError(f"--benchmark {other.folder}: its name {other.name} is also that of {one.folder}; build one with another --name")
+            raise ValueError(f"--benchmark {other.folder}: it has the name of {one.folder}; build it with another --name")
     return found
 
 

@@ -18,7 +18,7 @@ MAX_PHASH, MAX_PDQ = 10, 48
 MAX_PHASH_ALONE, MAX_PDQ_ALONE = 4, 31
 MIN_TEXTURE = 50
 """PDQ's authors discard hashes whose quality is below; whatever --min-texture lets into a crawl, these are not compared."""
-RULE = f"pHash <= {MAX_PHASH} and PDQ <= {MAX_PDQ} (pHash alone <= {MAX_PHASH_ALONE}, PDQ alone <= {MAX_PDQ_ALONE}), PDQ quality >= {MIN_TEXTURE}"
+RULE = f"pHash <= {MAX_PHASH} and PDQ <= {MAX_PDQ} (alone: <= {MAX_PHASH_ALONE}, <= {MAX_PDQ_ALONE}), PDQ quality >= {MIN_TEXTURE}"
 
 _BATCH = 4096
 
@@ -98,9 +98,7 @@ def is_match(phash: np.ndarray, pdq: np.ndarray) -> np.ndarray:
     return np.where(both, (phash <= MAX_PHASH) & (pdq <= MAX_PDQ), alone)
 
 
-def hash_distances(
-    search: HashSearch, phash_P: np.ndarray, pdq_P32: np.ndarray, item_P: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def hash_distances(search: HashSearch, phash_P: np.ndarray, pdq_P32: np.ndarray, item_P: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the bits in which images and items differ, row by row: two int16 arrays, -1 where the item lacks the hash."""
     phash = hamming64(phash_P, search.phash_N[item_P]).astype(np.int16)
     pdq = hamming256(pdq_P32, search.pdq_N32[item_P]).astype(np.int16) if len(item_P) else np.empty(0, np.int16)
@@ -121,6 +119,6 @@ def _near(index: faiss.IndexBinaryFlat, rows: np.ndarray, codes: np.ndarray, rad
         for start in range(0, len(codes), _BATCH):
             batch = np.ascontiguousarray(codes[start : start + _BATCH])
             limits, _, found = index.range_search(batch, radius + 1)  # FAISS leaves out the radius itself
-            queries.append(start + np.repeat(np.arange(len(batch)), np.diff(limits.astype(np.int64))))
+            queries.append(start + np.repeat(np.arange(len(batch)), np.diff(limits).astype(np.int64)))
             items.append(rows[found])
     return np.concatenate(queries), np.concatenate(items)

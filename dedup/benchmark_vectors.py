@@ -1,7 +1,7 @@
 """Which images of a crawl are benchmark items by their embeddings: FAISS finds candidates, exact products decide.
 
-Three kinds, chosen by size: `flat` compares with everything, from a file that all processes map (IO_FLAG_MMAP_IFC); `pq` compares with everything
-at 4 bits for every 4 dimensions (fast scan, 96 MB a million of 768, not shared but small); `ivf` looks into some cells of such an index.
+Three kinds, chosen by size: `flat` compares with everything, from a file that all processes map (IO_FLAG_MMAP_IFC); `pq` does at 4 bits
+for every 4 dimensions (fast scan, 96 MB a million of 768, not shared but small); `ivf` looks into some cells of such an index.
 Whatever kind, the best candidates are compared again with the stored vectors, as stage pair compares: the float64 dot product of float16
 vectors, rounded to float32. So a similarity does not depend on the kind, the batch or the machine.
 """
@@ -81,7 +81,7 @@ def open_vectors(folder: str, search: VectorSearch) -> OpenVectors:
     faiss.cvar.distance_compute_blas_threshold = _BLAS_FROM_QUERIES
     index = faiss.read_index(os.path.join(folder, "vectors.faiss"), faiss.IO_FLAG_MMAP_IFC if search.kind == "flat" else 0)
     if search.kind == "ivf":
-        index.nprobe = search.nprobe
+        faiss.extract_index_ivf(index).nprobe = search.nprobe
     vectors_ND = np.load(os.path.join(folder, "vectors.npy"), mmap_mode="r")
     return OpenVectors(vectors_ND=vectors_ND, index=index, candidates=min(search.candidates, len(vectors_ND)))
 
