@@ -91,6 +91,15 @@ def match_hashes(search: HashSearch, phash_Q: np.ndarray, pdq_Q32: np.ndarray, t
     return query[first], item[first]
 
 
+def nearest_by_phash(search: HashSearch, phash_Q: np.ndarray) -> np.ndarray:
+    """Returns the item nearest to each pHash, int64; -1 where no item has one."""
+    faiss.omp_set_num_threads(1)
+    if not search.by_phash.ntotal or not len(phash_Q):
+        return np.full(len(phash_Q), -1, np.int64)
+    _, found = search.by_phash.search(np.ascontiguousarray(phash_Q).view(np.uint8).reshape(-1, 8), 1)
+    return search.by_phash_rows[found[:, 0]]
+
+
 def is_match(phash: np.ndarray, pdq: np.ndarray) -> np.ndarray:
     """Returns whether two distances are those of one picture; -1 stands for a hash that is not there."""
     both = (phash >= 0) & (pdq >= 0)

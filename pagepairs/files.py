@@ -115,6 +115,13 @@ def write_parquet(path: str, table: pa.Table, *, row_group_rows: int = 64 * 1024
     return FileInfo(name=os.path.basename(path), rows=table.num_rows, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
+def describe_file(path: str) -> FileInfo:
+    """Returns the entry of a Parquet file that is there."""
+    with open(path, "rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return FileInfo(name=os.path.basename(path), rows=pq.read_metadata(path).num_rows, bytes=os.path.getsize(path), sha256=sha256)
+
+
 def write_arrow(path: str, table: pa.Table) -> None:
     """Writes a table as an uncompressed Arrow file, for the next step to map into memory."""
     with atomic(path) as file, pa.ipc.new_file(file, table.schema) as writer:
