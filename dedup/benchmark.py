@@ -1,7 +1,7 @@
 """A benchmark index: a folder with what is known of the images of a test set, so that a crawl can be kept free of them.
 
     items.parquet        one row an item: item_id (sha256 of the file), item (its path or name), phash, pdq, texture
-    vectors.npy          float16 (N, D), of unit length: row i is row i of items.parquet; absent in an index of hashes alone
+    vectors.npy          float16 (N, D), of unit length (zeros: a flat image), in the order of items.parquet; absent with hashes alone
     vectors.faiss        the same as a search structure (dedup/benchmark_vectors.py)
     thumbnails.parquet   one row an item: a small WebP, whole; null where there are no pixels
     unreadable.parquet   path, reason and detail of every file that gave no image

@@ -1,8 +1,9 @@
 """Which images of a crawl are benchmark items by their perceptual hashes.
 
-The rule, measured in November 2026 on 209 photos of two sets (recall of seeded changes) and on the 1e9 pairs that random crops of different
-photos make (false matches); docs/log.md has the numbers: both hashes must agree, pHash within 10 bits of 64 and PDQ within 48 of 256.
-A list may hold one of the two only; then it must agree more closely by itself. Flat images share their hashes and never match.
+The rule: both hashes must agree, pHash within 10 bits of 64 and PDQ within 48 of 256. Among the 1e9 pairs that crops of unrelated photos
+make (November 2026) 2 are as near, 1 within 6 and 48, 483 within pHash 10 alone; of photos with a caption it finds 76 %, where 6 and 48
+find 35. A list may hold one of the two hashes only, which then must agree more closely: pHash within 4 (1 pair), PDQ within 31 (none).
+Flat images share their hashes and never match.
 """
 
 from dataclasses import dataclass

@@ -131,6 +131,9 @@ def build(config: BenchmarkConfig) -> Iterator[str]:
         if not items.table.num_rows:
             raise ValueError(f"--images {config.images}: none of the {len(items.unreadable):,} files is a readable image")
         flat = sum(value is not None and value < MIN_TEXTURE for value in items.table["texture"].to_pylist())
+        if items.vectors_ND is not None:
+            # All flat images look alike to an encoder too: a vector of zeros is nobody's neighbour.
+            items.vectors_ND[np.array([texture < MIN_TEXTURE for texture in items.table["texture"].to_pylist()])] = 0
         value: dict[str, Any] = {
             "name": config.name,
             "items": items.table.num_rows,

@@ -93,7 +93,7 @@ def parse(command: str, argv: Sequence[str]) -> Config:
       ValueError: for a flag that neither pagepairs nor Beam knows, or for no --output.
       SystemExit: for --help, or a value of the wrong type.
     """
-    argv, file = _take(_join_values(_join_values(argv, "--input"), "--benchmark"), "--config")
+    argv, file = _take(join_values(join_values(argv, "--input"), "--benchmark"), "--config")
     default = Config()
     if file is not None:
         default = _read_config(file)
@@ -196,7 +196,7 @@ def _take(argv: Sequence[str], flag: str) -> tuple[list[str], str | None]:
     return rest, value
 
 
-def _join_values(argv: Sequence[str], flag: str) -> list[str]:
+def join_values(argv: Sequence[str], flag: str) -> list[str]:
     """Gathers the values of several flags of one name behind one, where the parser would take the last only."""
     rest: list[str] = []
     values: list[str] = []

@@ -36,7 +36,9 @@ _FILES_PER_TASK = 16
 
 _FOUND = pa.schema([("image_id", pa.string()), ("benchmark", pa.int16()), ("item", pa.int64())])
 _NEAR = pa.schema([*_FOUND, ("similarity", pa.float32())])
-_FACTS = pa.schema([("image_id", pa.string()), ("image_url", pa.string()), ("phash", pa.uint64()), ("pdq", pa.binary(32))])
+_FACTS = pa.schema(
+    [("image_id", pa.string()), ("image_url", pa.string()), ("phash", pa.uint64()), ("pdq", pa.binary(32)), ("texture", pa.int16())]
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +123,13 @@ def count_matches(matches: pa.Table, benchmarks: Sequence[Benchmark], *, images:
         signals = {signal: pc.sum(pc.equal(own["signal"], signal)).as_py() or 0 for signal in ("hash", "embedding", "both")}
         encoder = benchmark.encoder["name"] if benchmark.encoder else ""
         counts.append(
-            {"name": benchmark.name, "content": benchmark.content, "items": benchmark.items, "encoder": encoder}
+            {
+                "name": benchmark.name,
+                "content": benchmark.content,
+                "items": benchmark.items,
+                "encoder": encoder,
+                "encoder_digest": benchmark.encoder,
+            }
             | {"cut": benchmark.cut, "cut_source": benchmark.cut_source, "hash_rule": benchmark.manifest["hashes"]["rule"]}
             | {"search": benchmark.manifest["search"], "calibration": benchmark.manifest["calibration"]}
             | {"versions": benchmark.manifest["versions"], "compared_by_hash": images, "compared_by_embedding": vectors.get(encoder, 0)}
@@ -330,16 +338,19 @@ def join_signals(by_hash: pa.Table, near: pa.Table, benchmarks: Sequence[Benchma
 def describe(found: pa.Table, facts: pa.Table, benchmarks: Sequence[Benchmark]) -> pa.Table:
     """Returns the rows as records.MATCHES, with distances, names, and the thumbnails of the items that the report shows.
 
+    Flat images, which an encoder too holds for alike, are no matches and left out.
+
     Args:
       found: as `join_signals` returns it.
       facts: columns of _FACTS; an image may be there several times.
     """
-    from dedup.benchmark_hashes import hash_distances, pdq_array
+    from dedup.benchmark_hashes import MIN_TEXTURE, hash_distances, pdq_array
 
+    facts = facts.filter(pc.greater_equal(facts["texture"], MIN_TEXTURE))
     facts = facts.sort_by([("image_id", "ascending"), ("image_url", "ascending")])
     tables = [MATCHES.empty_table()]
     for number, benchmark in enumerate(benchmarks):
-        own = found.filter(pc.equal(found["benchmark"], number))
+        own = found.filter(pc.and_(pc.equal(found["benchmark"], number), pc.is_in(found["image_id"], facts["image_id"].combine_chunks())))
         if not own.num_rows:
             continue
         fact = facts.take(pc.index_in(own["image_id"], facts["image_id"]))
@@ -357,20 +368,29 @@ def describe(found: pa.Table, facts: pa.Table, benchmarks: Sequence[Benchmark]) 
             "pdq_distance": pa.array(pdq, pa.int16(), mask=pdq < 0),
             "similarity": own["similarity"],
             "signal": own["signal"],
-            "thumbnail": _thumbnails(benchmark, own, item),
+            "thumbnail": pa.nulls(own.num_rows, pa.binary()),
         }
-        tables.append(pa.table([columns[name] for name in MATCHES.names], schema=MATCHES))
+        table = pa.table([columns[name] for name in MATCHES.names], schema=MATCHES)
+        tables.append(table.set_column(table.num_columns - 1, MATCHES.field("thumbnail"), _thumbnails(benchmark, table, item)))
     return pa.concat_tables(tables).sort_by([("benchmark", "ascending"), ("image_id", "ascending")])
 
 
-def _thumbnails(benchmark: Benchmark, own: pa.Table, item: np.ndarray) -> pa.Array:
-    """Returns the items' thumbnails for the weakest matches and for the survivors, null for the others."""
-    signal = np.array(own["signal"].to_pylist())
-    strength = np.where(signal == "both", 2.0, 0.0) + pc.fill_null(own["similarity"], 1.0).to_numpy()
-    shown = np.zeros(len(item), bool)
-    matches = np.flatnonzero(signal != "")
-    shown[matches[np.argsort(strength[matches], kind="stable")[:SHOWN]]] = True
-    shown |= signal == ""
+def shown_mask(matches: pa.Table) -> np.ndarray:
+    """Returns which rows of records.MATCHES the report shows: of each benchmark the survivors and the weakest matches."""
+    signal, name = (np.array(matches[column].to_pylist(), object) for column in ("signal", "benchmark"))
+    # By both signals is stronger than by one; where there is no cosine, the fewer bits differ, the stronger.
+    bits = pc.fill_null(matches["pdq_distance"], 0).to_numpy() / 256
+    strength = np.where(signal == "both", 2.0, 0.0) + pc.coalesce(matches["similarity"], pa.array(1 - bits, pa.float32())).to_numpy()
+    shown: np.ndarray = signal == ""
+    for benchmark in set(name):
+        own = np.flatnonzero((signal != "") & (name == benchmark))
+        shown[own[np.argsort(strength[own], kind="stable")[:SHOWN]]] = True
+    return shown
+
+
+def _thumbnails(benchmark: Benchmark, table: pa.Table, item: np.ndarray) -> pa.Array:
+    """Returns the items' thumbnails for the rows that the report shows, null for the others."""
+    shown = shown_mask(table)
     rows = np.unique(item[shown])
     pictures = dict(zip(rows.tolist(), read_thumbnails_of(benchmark, rows), strict=True))
     return pa.array([pictures[row] if there else None for row, there in zip(item.tolist(), shown, strict=True)], pa.binary())
