@@ -181,7 +181,7 @@ def test_an_audit_of_finished_pairs_is_clean(planted: Planted, pagepairs) -> Non
     found = json.loads((planted.output / "report" / "audit.json").read_text())
     assert (found["clean"], found["left"]) == (True, [])
     assert set(found["checked"].values()) == {found["images"], 0}  # all by hash, all by embedding, none flat
-    assert [row["image_id"] for row in found["survivors"]][0] in done.out or done.out.count("dreambooth:") >= 10
+    assert done.out.count(" dreambooth: ") >= 10
     second = found["second_opinion"]["imagededup PHash"]
     assert (second["images"], second["items"]) == (60, 55)
     assert not [row for row in second["rows"] if row["found"]]
