@@ -3,20 +3,23 @@
 Axes: H, W = height and width of an image, B = batch, D = width of the vector, N = tokens, C = width of a token.
 """
 
-import difflib
 import importlib
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-_TFLITE = "tflite:PATH"
+from encoders.table import Band, Settings, band_note, band_of, encoder_folder, encoder_list, entry_of
+
+__all__ = ["Band", "Encoder", "band_note", "band_of", "embed_all", "encoder_folder", "encoder_list", "load_encoder"]
 
 
 class Encoder(Protocol):
-    """What every encoder offers. Vectors of two encoders must never be compared."""
+    """What every encoder offers. Vectors of two encoders must never be compared.
+
+    Those that run in torch (`encoders.torch_encoder.TorchEncoder`) offer `device` and `features` besides: the same on tensors that
+    already lie on that device.
+    """
 
     name: str
     """As its folder under embeddings/ is called."""
@@ -25,7 +28,8 @@ class Encoder(Protocol):
     input_size: int
     """Side in pixels of the square images that `embed` takes."""
     digest: dict[str, str]
-    """name, weights (sha256), preprocessing (its version) and library: equal digests give comparable vectors."""
+    """name, weights (sha256), preprocessing (its version), library (with version), engine, dtype and input_size: equal digests give
+    comparable vectors."""
 
     def preprocess(self, rgb_HW3: np.ndarray) -> np.ndarray:
         """Returns the image as `embed` takes it: uint8 (input_size, input_size, 3). Threads may call it at the same time."""
@@ -40,69 +44,38 @@ class Encoder(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Band:
-    """The cosine similarities of pairs that are related but not near-duplicates."""
-
-    low: float
-    high: float
-    source: str
-    """Where the two numbers come from."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Entry:
-    module: str
-    band: Band | None
-
-
-_PAPER = Band(low=0.3, high=0.9, source="paper: arXiv 2405.14857, DINOv2 CLS tokens")
-
-_ENCODERS = {
-    "builtin": _Entry(module="encoders.builtin", band=Band(low=0.3, high=0.9, source="measured on 154 photos of 40 recipe pages")),
-    "dinov2-small": _Entry(module="encoders.dinov2", band=_PAPER),
-    "dinov2-base": _Entry(module="encoders.dinov2", band=_PAPER),
-    "dinov2-large": _Entry(module="encoders.dinov2", band=_PAPER),
-    _TFLITE: _Entry(module="encoders.tflite", band=None),
-}
-
-
-def _entry(spec: str) -> _Entry:
-    name = _TFLITE if spec.startswith("tflite:") and len(spec) > len("tflite:") else spec
-    if name not in _ENCODERS or spec == _TFLITE:
-        near = difflib.get_close_matches(spec, _ENCODERS, n=1, cutoff=0.0)[0]
-        raise ValueError(f"--encoder {spec}: no such encoder, the nearest is {near}; there are {', '.join(_ENCODERS)}")
-    return _ENCODERS[name]
-
-
-def load_encoder(spec: str, *, weights: str = "", device: str = "auto", threads: int = 0) -> Encoder:
+def load_encoder(
+    spec: str,
+    *,
+    weights: str = "",
+    device: str = "auto",
+    threads: int = 0,
+    dtype: str = "auto",
+    compile: bool = False,  # noqa: A002
+    input_size: int = 0,
+    engine: str = "torch",
+) -> Encoder:
     """Loads an encoder, ready to run.
 
     Args:
-      spec: builtin, dinov2-small, dinov2-base, dinov2-large or tflite:PATH.
-      weights: folder of a local checkpoint, for encoders that have one; empty takes the published weights.
+      spec: a name of the table (`encoder_list`), or tflite:PATH.
+      weights: folder or file of a local checkpoint, as the encoder's library saves it; empty takes the published weights.
       device: auto, cpu or cuda; auto takes a GPU where there is one and the encoder can use it.
-      threads: CPU threads of a TFLite network, 0 = one a core. The threads of torch are the caller's (`torch.set_num_threads`).
+      threads: CPU threads of a TFLite or OpenVINO network, 0 = one a core. The threads of torch are the caller's
+        (`torch.set_num_threads`).
+      dtype: auto, float32 or bfloat16; auto is bfloat16 on a GPU and float32 on a CPU (docs/log.md says why).
+      compile: whether torch compiles the network for its first batch's size: a minute, then a little faster.
+      input_size: side in pixels, a multiple of the patch; 0 = the encoder's own. Position embeddings are resampled as the encoder's
+        library does it.
+      engine: torch, or openvino (faster on a CPU, an extra to install).
 
     Raises:
-      ValueError: for an unknown name, weights that are absent or do not fit, a device that is absent, a library that is not installed.
+      ValueError: for an unknown name, weights that are absent or do not fit, a device that is absent, a setting that the encoder has
+        not got, a library that is not installed.
     """
-    entry = _entry(spec)
-    if device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"--device {device}: give auto, cpu or cuda")
-    encoder: Encoder = importlib.import_module(entry.module).load(spec, weights=weights, device=device, threads=threads)
+    settings = Settings(weights=weights, device=device, threads=threads, dtype=dtype, compile=compile, input_size=input_size, engine=engine)
+    encoder: Encoder = importlib.import_module(entry_of(spec).module).load(spec, settings)
     return encoder
-
-
-def encoder_folder(spec: str) -> str:
-    """Returns the name of the encoder's folder under embeddings/."""
-    _entry(spec)
-    return "tflite-" + os.path.splitext(os.path.basename(spec))[0] if spec.startswith("tflite:") else spec
-
-
-def band_of(spec: str) -> Band | None:
-    """Returns the similarity band of the encoder, or None where nobody has measured one."""
-    return _entry(spec).band
 
 
 def embed_all(encoder: Encoder, images: Sequence[np.ndarray], *, batch_size: int) -> np.ndarray:

@@ -33,6 +33,8 @@ import math
 import numpy as np
 from PIL import Image
 
+from encoders.table import Settings, refuse_torch_settings
+
 PREPROCESSING = "box-64-v1"
 SIZE = 64
 COLOUR_CELLS = 8
@@ -63,7 +65,15 @@ class Builtin:
     input_size = SIZE
 
     def __init__(self) -> None:
-        self.digest = {"name": self.name, "weights": "", "preprocessing": PREPROCESSING, "library": "numpy"}
+        self.digest = {
+            "name": self.name,
+            "weights": "",
+            "preprocessing": PREPROCESSING,
+            "library": "numpy",
+            "engine": "numpy",
+            "dtype": "float64",
+            "input_size": str(SIZE),
+        }
 
     def preprocess(self, rgb_HW3: np.ndarray) -> np.ndarray:
         """Returns uint8 (64, 64, 3); Pillow shrinks with fixed-point arithmetic and without the interpreter's lock."""
@@ -79,13 +89,11 @@ class Builtin:
         return np.stack([_cells(image_HW3) for image_HW3 in batch_BHW3])
 
 
-def load(spec: str, *, weights: str, device: str, threads: int) -> Builtin:
+def load(spec: str, settings: Settings) -> Builtin:
     """Returns the encoder; it has no weights and runs on the CPU in the caller's thread."""
-    del spec, threads
-    if weights:
-        raise ValueError(f"--encoder-weights {weights}: builtin has no weights; leave the flag out")
-    if device == "cuda":
-        raise ValueError("--device cuda: builtin runs on the CPU only; leave the flag out")
+    if settings.weights:
+        raise ValueError(f"--encoder-weights {settings.weights}: builtin has no weights; leave the flag out")
+    refuse_torch_settings(spec, settings)
     return Builtin()
 
 

@@ -13,12 +13,14 @@ import importlib
 import os
 import threading
 from dataclasses import dataclass
+from importlib.metadata import version
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from encoders.resize import resize
+from encoders.table import Settings, refuse_torch_settings
 
 PREPROCESSING = "squash-bicubic-v1"
 
@@ -54,7 +56,10 @@ class TFLite:
             "name": self.name,
             "weights": hashlib.sha256(network).hexdigest(),
             "preprocessing": f"{PREPROCESSING}-{self.input_size}",
-            "library": "ai-edge-litert",
+            "library": f"ai-edge-litert {version('ai-edge-litert')}",
+            "engine": "litert",
+            "dtype": "the file's",
+            "input_size": str(self.input_size),
         }
 
     def preprocess(self, rgb_HW3: np.ndarray) -> np.ndarray:
@@ -97,16 +102,15 @@ class _Graph:
         return _as_real(output, self._output["quantization_parameters"])
 
 
-def load(spec: str, *, weights: str, device: str, threads: int) -> TFLite:
+def load(spec: str, settings: Settings) -> TFLite:
     """Loads `tflite:PATH`; it runs on the CPU."""
     path = spec.removeprefix("tflite:")
-    if weights:
-        raise ValueError(f"--encoder-weights {weights}: the weights of {spec} are in the file itself; leave the flag out")
-    if device == "cuda":
-        raise ValueError(f"--device cuda: {spec} runs on the CPU only; leave the flag out")
+    if settings.weights:
+        raise ValueError(f"--encoder-weights {settings.weights}: the weights of {spec} are in the file itself; leave the flag out")
+    refuse_torch_settings(spec, settings)
     if not os.path.isfile(path):
         raise ValueError(f"--encoder {spec}: there is no file {path}")
-    return TFLite(path, threads=threads)
+    return TFLite(path, threads=settings.threads)
 
 
 def find_pool(network: bytes, path: str) -> Pool:

@@ -56,9 +56,9 @@ class EmbedConfig:
     """Which network turns images into vectors."""
 
     encoder: str = "dinov2-base"
-    """dinov2-small, dinov2-base, dinov2-large, builtin (no weights, no network) or tflite:PATH."""
+    """A name of the table below: builtin needs neither weights nor a network; tflite:PATH takes any TFLite network."""
     encoder_weights: str = ""
-    """Folder of a local checkpoint as transformers saves it, in one model.safetensors; empty downloads from the hub."""
+    """Local checkpoint as the encoder's library saves it: a folder of transformers, a file or folder of open_clip; empty downloads."""
     batch_size: int = 32
     """Images a forward pass."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

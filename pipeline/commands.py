@@ -105,15 +105,22 @@ def parse(command: str, argv: Sequence[str]) -> Config:
     groups = _GROUPS[command]
     kinds = typing.get_type_hints(Config)
     flags = dataclasses.make_dataclass("Flags", [(name, kinds[name]) for name in groups], frozen=True)
-    parsed, beam_args = tyro.cli(
-        flags,
-        prog=f"pagepairs {command}",
-        description=f"{_EPILOG}",
-        args=list(argv),
-        default=flags(**{name: getattr(default, name) for name in groups}),
-        return_unknown_args=True,
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes),
-    )
+    try:
+        parsed, beam_args = tyro.cli(
+            flags,
+            prog=f"pagepairs {command}",
+            description=f"{_EPILOG}",
+            args=list(argv),
+            default=flags(**{name: getattr(default, name) for name in groups}),
+            return_unknown_args=True,
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes),
+        )
+    except SystemExit as stop:
+        if not stop.code and "embed" in groups:  # --help; the parser would join the lines of a table
+            from encoders import encoder_list
+
+            print(f"{encoder_list()}\nThe band is the similarities that are kept; where there is none, give --low and --high.")
+        raise
     _check_beam_flags(beam_args, parsed)
     config = dataclasses.replace(
         default, **{name: getattr(parsed, name) for name in groups}, beam_args=tuple(beam_args) or default.beam_args

@@ -1,12 +1,15 @@
 """Photos for the tests of encoders."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+
+sys.path.insert(0, str(Path(__file__).parent))  # small_networks: a module beside the tests
 
 
 def _read(path: Path) -> np.ndarray:

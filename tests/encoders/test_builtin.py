@@ -44,7 +44,15 @@ def _reference_pool(map_HW: np.ndarray, cells: int) -> np.ndarray:
 
 
 def test_interface(builtin: Builtin, pictures: list[np.ndarray]) -> None:
-    assert load_encoder("builtin").digest == {"name": "builtin", "weights": "", "preprocessing": "box-64-v1", "library": "numpy"}
+    assert load_encoder("builtin").digest == {
+        "name": "builtin",
+        "weights": "",
+        "preprocessing": "box-64-v1",
+        "library": "numpy",
+        "engine": "numpy",
+        "dtype": "float64",
+        "input_size": "64",
+    }
     images = [builtin.preprocess(rgb) for rgb in pictures]
     assert {(image.shape, image.dtype) for image in images} == {((64, 64, 3), np.dtype(np.uint8))}
     vector_ND = embed_all(builtin, images, batch_size=5)

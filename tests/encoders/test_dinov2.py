@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from PIL import Image
 from transformers import BitImageProcessor, Dinov2Model
 
-from encoders import dinov2, embed_all, load_encoder
-from encoders.dinov2 import Dinov2, Shape, load_folder
+from encoders import dinov2, embed_all, load_encoder, transformers_folder, weights
+from encoders.dinov2 import Shape, load_shape
+from encoders.table import Settings
+from encoders.torch_encoder import TorchEncoder
 
-_CPU = torch.device("cpu")
 _TINY = Shape(width=48, layers=2, heads=3)
 
 
@@ -23,7 +25,7 @@ def _checkpoint(folder: Path, shape: Shape) -> Path:
     torch.manual_seed(5)
     config = shape.config()
     config.initializer_range = 0.2  # so that a random network tells images apart
-    with dinov2._quiet():
+    with transformers_folder._quiet():
         Dinov2Model(config).save_pretrained(folder)
     return folder
 
@@ -35,9 +37,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def encoder(checkpoint: Path) -> Dinov2:
+def encoder(checkpoint: Path) -> TorchEncoder:
     """The encoder on it."""
-    return load_folder("dinov2-tiny", _TINY, str(checkpoint), _CPU)
+    return load_shape("dinov2-tiny", _TINY, Settings(weights=str(checkpoint), device="cpu"))
 
 
 def _processor() -> BitImageProcessor:
@@ -56,13 +58,16 @@ def _processor() -> BitImageProcessor:
     )
 
 
-def test_interface(encoder: Dinov2, checkpoint: Path, pictures: list[np.ndarray]) -> None:
+def test_interface(encoder: TorchEncoder, checkpoint: Path, pictures: list[np.ndarray]) -> None:
     assert (encoder.name, encoder.width, encoder.input_size) == ("dinov2-tiny", 48, 224)
     assert encoder.digest == {
         "name": "dinov2-tiny",
         "weights": hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest(),
         "preprocessing": "shortest-256-crop-224-v1",
-        "library": "transformers",
+        "library": f"transformers {transformers.__version__}, torch {torch.__version__.split('+')[0]}",
+        "engine": "torch",
+        "dtype": "float32",
+        "input_size": "224",
     }
     images = [encoder.preprocess(rgb) for rgb in pictures[:3]]
     assert {(image.shape, image.dtype) for image in images} == {((224, 224, 3), np.dtype(np.uint8))}
@@ -72,7 +77,7 @@ def test_interface(encoder: Dinov2, checkpoint: Path, pictures: list[np.ndarray]
     np.testing.assert_allclose(vector_ND, tokens_BNC[:, 0] / np.linalg.norm(tokens_BNC[:, 0], axis=1, keepdims=True), atol=1e-5)
 
 
-def test_vectors_are_those_of_transformers(encoder: Dinov2, checkpoint: Path, photos: list[np.ndarray]) -> None:
+def test_vectors_are_those_of_transformers(encoder: TorchEncoder, checkpoint: Path, photos: list[np.ndarray]) -> None:
     model, processor = Dinov2Model.from_pretrained(checkpoint).eval(), _processor()
     images = [encoder.preprocess(rgb) for rgb in photos]
     vector_ND = embed_all(encoder, images, batch_size=4)
@@ -89,13 +94,13 @@ def test_vectors_are_those_of_transformers(encoder: Dinov2, checkpoint: Path, ph
 
 
 @pytest.mark.parametrize(("height", "width"), [(256, 256), (301, 200), (200, 601), (1000, 1001), (17, 40)])
-def test_crop_of_odd_sizes(encoder: Dinov2, height: int, width: int) -> None:
+def test_crop_of_odd_sizes(encoder: TorchEncoder, height: int, width: int) -> None:
     rgb = np.random.Generator(np.random.Philox(key=height)).integers(0, 256, (height, width, 3), np.uint8)
     theirs_3HW = _processor()(Image.fromarray(rgb), return_tensors="np", do_normalize=False, do_rescale=False)["pixel_values"][0]
     np.testing.assert_array_equal(encoder.preprocess(rgb), np.moveaxis(theirs_3HW, 0, -1))
 
 
-def test_batch_mates_do_not_matter(encoder: Dinov2, pictures: list[np.ndarray]) -> None:
+def test_batch_mates_do_not_matter(encoder: TorchEncoder, pictures: list[np.ndarray]) -> None:
     images = [encoder.preprocess(rgb) for rgb in pictures]
     vector_ND = embed_all(encoder, images, batch_size=4)
     for mates in ([3, 4, 5], [9, 9, 9]):  # the same row of a batch of the same size
@@ -124,9 +129,9 @@ def test_too_many_and_too_few_layers_are_refused(checkpoint: Path) -> None:
         r"encoder\.layer\.{}\.attention\.k_proj\.bias is {}; encoder\.layer\.{}\.attention\.k_proj\.weight is {} \(18 differences in all\)"
     )
     with pytest.raises(ValueError, match=bias.format(1, "left over", 1, "left over")):
-        load_folder("dinov2-tiny", Shape(width=48, layers=1, heads=3), str(checkpoint), _CPU)
+        load_shape("dinov2-tiny", Shape(width=48, layers=1, heads=3), Settings(weights=str(checkpoint), device="cpu"))
     with pytest.raises(ValueError, match=bias.format(2, "missing", 2, "missing")):
-        load_folder("dinov2-tiny", Shape(width=48, layers=3, heads=3), str(checkpoint), _CPU)
+        load_shape("dinov2-tiny", Shape(width=48, layers=3, heads=3), Settings(weights=str(checkpoint), device="cpu"))
 
 
 class _Harmful:
@@ -139,36 +144,38 @@ class _Harmful:
         return os.mkdir, (str(self.path),)
 
 
-def test_pickles_run_nothing(encoder: Dinov2, checkpoint: Path, tmp_path: Path, pictures: list[np.ndarray]) -> None:
+def test_pickles_run_nothing(encoder: TorchEncoder, checkpoint: Path, tmp_path: Path, pictures: list[np.ndarray]) -> None:
     harmful = tmp_path / "harmful"
     harmful.mkdir()
     torch.save({"layernorm.weight": _Harmful(tmp_path / "ran")}, harmful / "pytorch_model.bin")
     with pytest.raises(ValueError, match=r"pytorch_model\.bin is broken or holds more than tensors \(UnpicklingError\); fetch it again"):
-        load_folder("dinov2-tiny", _TINY, str(harmful), _CPU)
+        load_shape("dinov2-tiny", _TINY, Settings(weights=str(harmful), device="cpu"))
     assert not (tmp_path / "ran").exists()
     harmless = tmp_path / "harmless"
     harmless.mkdir()
     shutil.copy(checkpoint / "config.json", harmless)
-    torch.save(encoder._model.state_dict(), harmless / "pytorch_model.bin")
+    torch.save(encoder.network.body.model.state_dict(), harmless / "pytorch_model.bin")
     images = np.stack([encoder.preprocess(rgb) for rgb in pictures[:2]])
-    again = load_folder("dinov2-tiny", _TINY, str(harmless), _CPU)
+    again = load_shape("dinov2-tiny", _TINY, Settings(weights=str(harmless), device="cpu"))
     np.testing.assert_array_equal(again.embed(images), encoder.embed(images))
 
 
 def test_broken_and_absent_weights_are_named(checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"there is no model\.safetensors or pytorch_model\.bin in that folder"):
+    with pytest.raises(
+        ValueError, match=r"there is no model\.safetensors or model\.safetensors\.index\.json or pytorch_model\.bin in that folder"
+    ):
         load_encoder("dinov2-base", weights=str(tmp_path), device="cpu")
     whole = (checkpoint / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=r"model\.safetensors is broken"):
-        load_folder("dinov2-tiny", _TINY, str(tmp_path), _CPU)
+        load_shape("dinov2-tiny", _TINY, Settings(weights=str(tmp_path), device="cpu"))
 
 
 def test_without_network_and_weights_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: object, **__: object) -> str:
         raise OSError("no network")
 
-    monkeypatch.setattr(dinov2, "snapshot_download", unreachable)
+    monkeypatch.setattr(weights, "snapshot_download", unreachable)
     with pytest.raises(ValueError, match="nor could they be downloaded") as error:
         load_encoder("dinov2-base")
     assert str(error.value) == (
@@ -185,8 +192,8 @@ def test_cuda_is_never_replaced_in_silence(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
-def test_gpu_agrees_with_cpu(encoder: Dinov2, checkpoint: Path, pictures: list[np.ndarray]) -> None:
+def test_gpu_agrees_with_cpu(encoder: TorchEncoder, checkpoint: Path, pictures: list[np.ndarray]) -> None:
     images = [encoder.preprocess(rgb) for rgb in pictures]
-    on_gpu = load_folder("dinov2-tiny", _TINY, str(checkpoint), torch.device("cuda"))
+    on_gpu = load_shape("dinov2-tiny", _TINY, Settings(weights=str(checkpoint), device="cuda"))
     cosine_N = (embed_all(on_gpu, images, batch_size=4) * embed_all(encoder, images, batch_size=4)).sum(1)
     assert cosine_N.min() > 0.999

@@ -3,6 +3,7 @@
 import shutil
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,10 @@ def test_mobilenet_interface(mobilenet: Encoder, mobilenet_path: Path, tmp_path:
         "name": "tflite-tf2_mobilenet_v2_1.0_224_ptq",
         "weights": "5d3137241276e79c86d14a74fe43581398ae0e815191d3dba45495b810840e8c",
         "preprocessing": "squash-bicubic-v1-224",
-        "library": "ai-edge-litert",
+        "library": f"ai-edge-litert {version('ai-edge-litert')}",
+        "engine": "litert",
+        "dtype": "the file's",
+        "input_size": "224",
     }
     images = [mobilenet.preprocess(rgb) for rgb in photos]
     assert {(image.shape, image.dtype) for image in images} == {((224, 224, 3), np.dtype(np.uint8))}
