@@ -1,10 +1,11 @@
 """`pagepairs benchmark build`: an index of a test set, so that runs keep its images out (--benchmark) and audits prove it."""
 
+import dataclasses
 import os
 import sys
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ from dedup.benchmark import ITEMS, THUMBNAILS
 from dedup.changes import CHANGES, MILD, change
 from dedup.hashes import pdq256, phash64
 from encoders import Encoder, embed_all, load_encoder
-from pagepairs.config import ScanConfig
+from pagepairs.config import EmbedConfig, ScanConfig
 from pagepairs.images import ImageError, encode_image, resize_shortest, working_image
 from pagepairs.keys import mix, prefix64
 from pipeline.ahead import map_ahead
@@ -25,6 +26,7 @@ from pipeline.look import Look, look, pixels
 _SCAN = ScanConfig(animations="first-frame")
 """How the images of a test set are decoded: as scan decodes, without its rules on size and shape."""
 _THUMBNAIL_PX, _THUMBNAIL_QUALITY = 96, 75
+_ENCODER_SETTINGS = ("device", "dtype", "compile", "input_size", "engine")
 _VERSIONS = ("pagepairs", "faiss-cpu", "numpy", "pillow", "pdqhash", "simplejpeg")
 
 
@@ -38,10 +40,8 @@ class BenchmarkConfig:
     """Folder of images (with all below it); table (.csv, .tsv, .jsonl, .parquet) with path, or phash and pdq; list of hashes (.txt)."""
     output: str
     """Folder that becomes the index; it must not exist."""
-    encoder: str = "dinov2-base"
-    """The encoder of the run that the images are kept out of, or none for hashes alone."""
-    encoder_weights: str = ""
-    """Folder of a local checkpoint; empty downloads from the hub."""
+    embed: EmbedConfig = field(default_factory=EmbedConfig)
+    """The encoder, with the settings of the run that the images are kept out of; --encoder none for hashes alone."""
     descriptor: str = ""
     """A copy-detection descriptor in the encoder's place: sscd:PATH, the TorchScript file that Meta publishes."""
     unrelated: str = ""
@@ -56,17 +56,13 @@ class BenchmarkConfig:
     """Nearest rows that are compared again exactly; 0 takes 4 (flat) or 100."""
     nprobe: int = 0
     """Cells that an ivf looks into; 0 takes a quarter."""
-    batch_size: int = 32
-    """Images a forward pass; give the run's."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the network runs."""
     threads: int = 0
     """Decode threads; 0 takes the cores."""
     seed: int = 0
     """Changes the sample and its changes."""
 
     def __post_init__(self) -> None:
-        for name, low in (("sample", 1), ("candidates", 0), ("nprobe", 0), ("batch_size", 1), ("threads", 0), ("seed", 0)):
+        for name, low in (("sample", 1), ("candidates", 0), ("nprobe", 0), ("threads", 0), ("seed", 0)):
             if getattr(self, name) < low:
                 raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: give at least {low}")
         if self.cut is not None and not -1 <= self.cut <= 1:
@@ -142,7 +138,7 @@ def build(config: BenchmarkConfig) -> Iterator[str]:
             "width": encoder.width if encoder else 0,
             "hashes": {"rule": RULE, "flat": flat},
             "unreadable": _count(row["reason"] for row in items.unreadable),
-            "versions": _versions(encoder),
+            "versions": {name: version(name) for name in _VERSIONS},
         }
         value |= yield from _measure(folder, items, encoder, config)
         complete_index(folder, items.table, items.thumbnails, items.unreadable, value)
@@ -191,16 +187,25 @@ def _measure(folder: str, items: Items, encoder: Encoder | None, config: Benchma
     return found
 
 
+def _spec(config: BenchmarkConfig) -> str:
+    return config.descriptor or config.embed.encoder
+
+
 def _load(config: BenchmarkConfig) -> Encoder | None:
-    spec = config.descriptor or config.encoder
-    if spec == "none":
+    """Loads the encoder as stage embed does, or none."""
+    threads = os.cpu_count() or 1
+    if _spec(config) == "none":
         return None
-    return load_encoder(spec, weights=config.encoder_weights, device=config.device, threads=os.cpu_count() or 1)
+    settings = {name: value for name, value in dataclasses.asdict(config.embed).items() if name in _ENCODER_SETTINGS}
+    encoder = load_encoder(_spec(config), weights=config.embed.encoder_weights, threads=threads, **settings)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+    return encoder
 
 
 def _spec_name(config: BenchmarkConfig) -> str:
     """The encoder as --encoder takes it; of a file its name, as folders differ between machines."""
-    kind, colon, path = (config.descriptor or config.encoder).partition(":")
+    kind, colon, path = _spec(config).partition(":")
     return f"{kind}{colon}{os.path.basename(path)}"
 
 
@@ -213,7 +218,7 @@ def read_items(items: list[Item], encoder: Encoder | None, config: BenchmarkConf
     vectors: list[np.ndarray] = []
     inputs: list[np.ndarray] = []
     threads = config.threads or os.cpu_count() or 1
-    for item, prepared in map_ahead(lambda item: _prepare(item, encoder), items, threads=threads, window=3 * config.batch_size):
+    for item, prepared in map_ahead(lambda item: _prepare(item, encoder), items, threads=threads, window=3 * config.embed.batch_size):
         if isinstance(prepared, ImageError):
             unreadable.append({"path": item.name, "reason": prepared.reason, "detail": prepared.detail})
             continue
@@ -223,7 +228,7 @@ def read_items(items: list[Item], encoder: Encoder | None, config: BenchmarkConf
         paths.append(item.path)
         if encoder is not None and prepared.network_input is not None:
             inputs.append(prepared.network_input)
-            if len(inputs) == config.batch_size:
+            if len(inputs) == config.embed.batch_size:
                 vectors.append(_embed(encoder, inputs, config))
     if encoder is not None:
         vectors += [_embed(encoder, inputs, config)] if inputs else []
@@ -255,7 +260,7 @@ def _prepare(item: Item, encoder: Encoder | None) -> Prepared | ImageError:
 
 def _embed(encoder: Encoder, inputs: list[np.ndarray], config: BenchmarkConfig) -> np.ndarray:
     """Returns the vectors as the crawl's are stored, and empties the batch."""
-    vectors_BD = embed_all(encoder, inputs, batch_size=config.batch_size).astype(np.float16)
+    vectors_BD = embed_all(encoder, inputs, batch_size=config.embed.batch_size).astype(np.float16)
     inputs.clear()
     return vectors_BD
 
@@ -286,7 +291,7 @@ def _see_changed(sample: list[tuple[str, str]], encoder: Encoder | None, config:
                 phash_N=np.array(phash, np.uint64),
                 pdq_N32=np.frombuffer(b"".join(pdq), np.uint8).reshape(-1, 32),
                 texture_N=np.array(texture),
-                vectors_ND=None if encoder is None else embed_all(encoder, inputs, batch_size=config.batch_size).astype(np.float16),
+                vectors_ND=None if encoder is None else embed_all(encoder, inputs, batch_size=config.embed.batch_size).astype(np.float16),
             ),
         )
 
@@ -318,16 +323,6 @@ def _count(reasons: Iterable[str]) -> dict[str, int]:
     for reason in reasons:
         counts[reason] = counts.get(reason, 0) + 1
     return dict(sorted(counts.items()))
-
-
-def _versions(encoder: Encoder | None) -> dict[str, str]:
-    found = {}
-    for name in (*_VERSIONS, *([encoder.digest["library"]] if encoder else [])):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "unknown"
-    return found
 
 
 def _show(table: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -144,7 +144,8 @@ def _with_absolute_paths(config: Config) -> Config:
         return os.path.abspath(path) if path and "://" not in path else path
 
     encoder, weights = config.embed.encoder, config.embed.encoder_weights
-    encoder = f"tflite:{absolute(encoder.removeprefix('tflite:'))}" if encoder.startswith("tflite:") else encoder
+    kind, colon, path = encoder.partition(":")  # tflite:PATH, sscd:PATH
+    encoder = f"{kind}:{absolute(path)}" if colon else encoder
     return dataclasses.replace(
         config,
         scan=dataclasses.replace(config.scan, input=tuple(map(absolute, config.scan.input)), block_list=absolute(config.scan.block_list)),

@@ -78,10 +78,9 @@ def _sentences(benchmark: Mapping[str, Any], images: int) -> Iterator[str]:
     if digest is None:
         yield "alone."
     else:
-        library = f"{digest['library']} {versions.get(digest['library'], '')}".strip()
         yield (
             f"or by a cosine of at least {benchmark['cut']:.4g} ({benchmark['cut_source']}) between embeddings of {digest['name']} "
-            f"(weights sha256 {digest['weights'][:16] or 'none'}, preprocessing {digest['preprocessing']}, {library}; "
+            f"(weights sha256 {digest['weights'][:16] or 'none'}, preprocessing {digest['preprocessing']}, {digest['library']}; "
             f"FAISS {versions['faiss-cpu']}, {benchmark['search']['kind']} index, "
             f"decision recall {benchmark['search']['decision_recall']:.4f})."
         )

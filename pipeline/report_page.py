@@ -255,7 +255,7 @@ def _paths(configuration: Mapping[str, Any]) -> list[str]:
         *scan.get("input", []),
         scan.get("block_list"),
         embed.get("encoder_weights"),
-        encoder.removeprefix("tflite:") if ":" in encoder else "",
+        encoder.partition(":")[2],
     ]
     return [path for path in paths if path]
 
