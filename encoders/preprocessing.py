@@ -76,6 +76,13 @@ RECIPES = {
         source="tag openai of open_clip (pretrained.py), as in the original code",
         channels=_OPENAI,
     ),
+    "sscd": Recipe(
+        fit="squash",
+        interpolation="bilinear",
+        version="squash-bilinear-v1",
+        source="the README of facebookresearch/sscd-copy-detection: skew_320, torchvision's Resize on PIL images",
+        channels=_IMAGENET,
+    ),
     "mae": Recipe(
         fit="squash",
         interpolation="bilinear",

@@ -4,7 +4,9 @@ import difflib
 import os
 from dataclasses import dataclass
 
-_TFLITE = "tflite:PATH"
+_TFLITE, _SSCD = "tflite:PATH", "sscd:PATH"
+_FILES = (_TFLITE, _SSCD)
+"""Encoders that are named by their file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +164,7 @@ ENCODERS = {
         licence="CC-BY-NC-4.0 (the original release)",
     ),
     _TFLITE: Entry(module="encoders.tflite", width=0, input_size=0, parameters=0, licence="the file's"),
+    _SSCD: Entry(module="encoders.sscd", width=0, input_size=320, parameters=0, licence="MIT (the published files)"),
 }
 
 
@@ -171,8 +174,9 @@ def entry_of(spec: str) -> Entry:
     Raises:
       ValueError: for a name that is not in the table, naming the nearest.
     """
-    name = _TFLITE if spec.startswith("tflite:") and len(spec) > len("tflite:") else spec
-    if name not in ENCODERS or spec == _TFLITE:
+    kind, _, path = spec.partition(":")
+    name = f"{kind}:PATH" if path else spec
+    if name not in ENCODERS or spec in _FILES:
         near = difflib.get_close_matches(spec, ENCODERS, n=1, cutoff=0.0)[0]
         raise ValueError(f"--encoder {spec}: no such encoder, the nearest is {near}; there are {', '.join(ENCODERS)}")
     return ENCODERS[name]
@@ -181,7 +185,8 @@ def entry_of(spec: str) -> Entry:
 def encoder_folder(spec: str) -> str:
     """Returns the name of the encoder's folder under embeddings/."""
     entry_of(spec)
-    return "tflite-" + os.path.splitext(os.path.basename(spec))[0] if spec.startswith("tflite:") else spec
+    kind, _, path = spec.partition(":")
+    return f"{kind}-{os.path.splitext(os.path.basename(path))[0]}" if path else spec
 
 
 def band_of(spec: str) -> Band | None:

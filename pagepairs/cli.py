@@ -13,12 +13,14 @@ COMMANDS = {
     "pair": (_STAGES, "forms episodes and pairs, and filters them by similarity"),
     "shard": (_STAGES, "writes the pairs with their pixels, as trainers read them"),
     "report": (_STAGES, "shows what was kept and dropped, and why"),
+    "benchmark": ("pipeline.benchmark", "builds an index of a test set, so that runs keep its images out"),
+    "audit": ("pipeline.audit", "proves that finished pairs hold no image of a test set"),
     "inspect": ("pipeline.inspection", "shows rows and images of any dataset"),
 }
 
 
 def _usage() -> str:
-    lines = [f"  {name:<9}{summary}" for name, (_, summary) in COMMANDS.items()]
+    lines = [f"  {name:<10}{summary}" for name, (_, summary) in COMMANDS.items()]
     return "\n".join(
         [
             f"pagepairs {__version__}: pairs of related images from web crawls, for image-conditioned diffusion models",

@@ -90,6 +90,8 @@ class PairConfig:
     """Whether a pair is written once, its condition chosen by a hash, or both ways."""
     seed: int = 0
     """Changes every random choice."""
+    benchmark: tuple[str, ...] = ()
+    """Indexes of test sets (pagepairs benchmark build) whose images, and all copies of them, are left out."""
 
     def __post_init__(self) -> None:
         for name in ("low", "high"):

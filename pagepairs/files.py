@@ -121,6 +121,14 @@ def read_parquet(path: str, columns: list[str] | None = None) -> pa.Table:
     return pq.read_table(parquet_source(path), columns=columns)
 
 
+def describe_file(path: str) -> FileInfo:
+    """Returns the entry of a Parquet file that is there."""
+    with open_read(path) as file:
+        data = file.read()
+    rows = pq.read_metadata(pa.BufferReader(data)).num_rows
+    return FileInfo(name=os.path.basename(path), rows=rows, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
 def write_arrow(path: str, table: pa.Table) -> None:
     """Writes a table as an uncompressed Arrow file, for the next step to map into memory."""
     with atomic(path) as file, pa.ipc.new_file(file, table.schema) as writer:

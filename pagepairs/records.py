@@ -119,6 +119,21 @@ PAIRS = pa.schema(
         *[(f"target_{name}", kind) for name, kind in _REFERENCE],
     ]
 )
+# An image and the benchmark item that it resembles most; one row an image and benchmark.
+MATCHES = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("image_url", pa.string()),  # the lowest of its URLs
+        ("benchmark", pa.string()),
+        ("item_id", pa.string()),
+        ("item", pa.string()),  # path or name in the benchmark
+        ("phash_distance", pa.int16()),  # bits of 64; null where the item has no such hash
+        ("pdq_distance", pa.int16()),  # bits of 256
+        ("similarity", pa.float32()),  # null in an index of hashes alone
+        ("signal", pa.string()),  # hash, embedding, both; "" = no match: one of the nearest images that stay
+        ("thumbnail", pa.binary()),  # of the item, WebP; of the rows that the report shows
+    ]
+)
 SHARDS = pa.schema(
     [
         ("pair_id", pa.string()),

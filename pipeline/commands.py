@@ -97,7 +97,7 @@ def parse(command: str, argv: Sequence[str]) -> Config:
       ValueError: for a flag that neither pagepairs nor Beam knows, or for no --output.
       SystemExit: for --help, or a value of the wrong type.
     """
-    argv, file = _take(_join_inputs(argv), "--config")
+    argv, file = _take(join_values(join_values(argv, "--input"), "--benchmark"), "--config")
     default = Config()
     if file is not None:
         default = _read_config(file)
@@ -148,11 +148,13 @@ def _with_absolute_paths(config: Config) -> Config:
         return os.path.abspath(path) if path and not is_remote(path) else path
 
     encoder, weights = config.embed.encoder, config.embed.encoder_weights
-    encoder = f"tflite:{absolute(encoder.removeprefix('tflite:'))}" if encoder.startswith("tflite:") else encoder
+    kind, colon, path = encoder.partition(":")  # tflite:PATH, sscd:PATH
+    encoder = f"{kind}:{absolute(path)}" if colon else encoder
     return dataclasses.replace(
         config,
         scan=dataclasses.replace(config.scan, input=tuple(map(absolute, config.scan.input)), block_list=absolute(config.scan.block_list)),
         embed=dataclasses.replace(config.embed, encoder=encoder, encoder_weights=absolute(weights)),
+        pair=dataclasses.replace(config.pair, benchmark=tuple(map(absolute, config.pair.benchmark))),
         run=dataclasses.replace(config.run, output=absolute(config.run.output)),
     )
 
@@ -206,21 +208,21 @@ def _take(argv: Sequence[str], flag: str) -> tuple[list[str], str | None]:
     return rest, value
 
 
-def _join_inputs(argv: Sequence[str]) -> list[str]:
-    """Gathers the values of several --input flags behind one, where the parser would take the last only."""
+def join_values(argv: Sequence[str], flag: str) -> list[str]:
+    """Gathers the values of several flags of one name behind one, where the parser would take the last only."""
     rest: list[str] = []
-    inputs: list[str] = []
+    values: list[str] = []
     inside = False
     for argument in argv:
-        if argument == "--input" or argument.startswith("--input="):
+        if argument == flag or argument.startswith(f"{flag}="):
             inside = True
-            inputs += [argument.removeprefix("--input=")] if "=" in argument else []
+            values += [argument.removeprefix(f"{flag}=")] if "=" in argument else []
         elif argument.startswith("-"):
             inside = False
             rest.append(argument)
         else:
-            (inputs if inside else rest).append(argument)
-    return [*rest, "--input", *inputs] if inputs else rest
+            (values if inside else rest).append(argument)
+    return [*rest, flag, *values] if values else rest
 
 
 def _check_beam_flags(beam_args: Sequence[str], parsed: Any) -> None:

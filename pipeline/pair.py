@@ -1,6 +1,7 @@
 """Stage pair: references to episodes, episodes to candidates, candidates to pairs.
 
-Seven steps in parts, each by the key that its decision needs:
+First `matches` (pipeline/pair_matches.py) finds the images that stand in a benchmark. Then seven steps in parts, each by the key that its
+decision needs:
 
     canonical   images by pHash          which picture stands for its copies
     resolve     links by image URL       which captured image a reference means
@@ -14,20 +15,24 @@ range a part of the next step, which reads its range of each.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pyarrow.parquet as pq
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from dedup.benchmark import Benchmark
 from pagepairs.config import PairConfig
+from pagepairs.files import describe_file, write_parquet
 from pagepairs.manifest import Manifest
-from pagepairs.records import SCHEMA_VERSION
-from pipeline.jobs import Journal, count_parts, part_name, run_parts, run_tasks
+from pagepairs.records import MATCHES, SCHEMA_VERSION
+from pipeline.jobs import Journal, Outcome, count_parts, part_name, run_parts, run_tasks
 from pipeline.pair_episodes import Episodes, SpreadByPage
 from pipeline.pair_job import PairJob
 from pipeline.pair_ledger import Pairs
+from pipeline.pair_matches import MatchJob, count_matches, find_matches
 from pipeline.pair_members import Appear, Fetch, spread_found
-from pipeline.pair_references import Aliases, Canonical, Resolve, SpreadLinks, spread_aliases, spread_images
+from pipeline.pair_references import Aliases, Canonical, Resolve, SpreadImages, SpreadLinks, spread_aliases
 from pipeline.vectors import spread_by_file
 
 _PHASES = ("canonical", "aliases", "resolve", "appear", "fetch", "episodes", "pairs")
@@ -36,7 +41,8 @@ _PHASES = ("canonical", "aliases", "resolve", "appear", "fetch", "episodes", "pa
 def pair_up(job: PairJob, options: PipelineOptions) -> dict[str, Journal]:
     """Runs the shuffles; returns the journal of each."""
     journals = {phase: Journal(os.path.join(job.work, "done", phase)) for phase in _PHASES}
-    run_parts("canonical", job.dataset("images", "image"), spread_images, Canonical(job), job.parts, journals["canonical"], options)
+    write_matches(job, options)
+    run_parts("canonical", job.dataset("images", "image"), SpreadImages(job), Canonical(job), job.parts, journals["canonical"], options)
     run_parts("aliases", job.dataset("aliases", "alias"), spread_aliases, Aliases(job), 1, journals["aliases"], options)
     links = job.dataset("links", "link") + job.phase("canonical", "capture") + job.dataset("drops/scan", "dropped")
     run_parts("resolve", links, SpreadLinks(job), Resolve(job), job.parts, journals["resolve"], options)
@@ -49,12 +55,38 @@ def pair_up(job: PairJob, options: PipelineOptions) -> dict[str, Journal]:
     return journals
 
 
+def write_matches(job: PairJob, options: PipelineOptions) -> None:
+    """Writes the file of matches/; it is empty without a benchmark."""
+    table = MATCHES.empty_table()
+    if job.benchmarks:
+        table = find_matches(MatchJob(output=job.output, work=job.work, benchmarks=job.benchmarks), options)
+    write_parquet(job.matches, table)
+
+
+def match_outcome(job: PairJob, rows: Mapping[str, int], images: int) -> Outcome:
+    """Returns the file of matches/ with its counts, given the rows of the embeddings/ and the number of distinct images."""
+    file = describe_file(job.matches)
+    vectors = {
+        benchmark.encoder["name"]: rows[f"embeddings/{benchmark.encoder['name']}"] for benchmark in job.benchmarks if benchmark.encoder
+    }
+    counters = count_matches(pq.read_table(job.matches), job.benchmarks, images=images, vectors=vectors)
+    return Outcome(files={"matches": [file]}, counters=counters)
+
+
 def parts_for(images: Manifest, links: Manifest) -> int:
     """Returns the number of parts that all shuffles of the stage use."""
     return count_parts(max(images.rows, links.rows))
 
 
-def stage_digest(config: PairConfig, *, low: float, high: float, size_px: int, inputs: Mapping[str, Manifest]) -> dict[str, Any]:
+def shown_settings(config: PairConfig, benchmarks: Sequence[Benchmark]) -> dict[str, Any]:
+    """Returns the settings of the stage; benchmarks are named by what they hold, not by where they stand."""
+    settings = {name: getattr(config, name) for name in config.__dataclass_fields__}
+    return settings | {"benchmark": [[benchmark.name, benchmark.content] for benchmark in benchmarks]}
+
+
+def stage_digest(
+    config: PairConfig, *, low: float, high: float, size_px: int, benchmarks: Sequence[Benchmark] = (), inputs: Mapping[str, Manifest]
+) -> dict[str, Any]:
     """Returns what the stage's output depends on: its settings, the size that shard asks for, and the bytes of its inputs."""
-    settings = {name: getattr(config, name) for name in config.__dataclass_fields__} | {"low": low, "high": high, "size_px": size_px}
+    settings = shown_settings(config, benchmarks) | {"low": low, "high": high, "size_px": size_px}
     return {"schema": SCHEMA_VERSION, "settings": settings, "inputs": {name: manifest.content for name, manifest in sorted(inputs.items())}}

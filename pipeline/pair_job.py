@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from dedup.benchmark import Benchmark
 from pagepairs.config import PairConfig
 from pagepairs.files import FileInfo, read_arrow_part, write_arrow, write_parquet
 from pagepairs.manifest import dataset_files
@@ -59,6 +60,7 @@ class PairJob:
     size_px: int
     parts: int
     meter: Meter
+    benchmarks: tuple[Benchmark, ...] = ()
 
     def path(self, phase: str, part: int) -> str:
         """Path of what a shuffle leaves for the next."""
@@ -77,6 +79,11 @@ class PairJob:
     def write_final(self, dataset: str, part: int, table: pa.Table) -> FileInfo:
         """Writes a file of a dataset aside; it moves to its place when the stage is complete."""
         return write_parquet(os.path.join(self.work, "final", dataset, f"{part_name(part, self.parts)}.parquet"), table)
+
+    @property
+    def matches(self) -> str:
+        """Path of the file of matches/, while it is built aside."""
+        return os.path.join(self.work, "final", "matches", "matches.parquet")
 
     def dataset(self, name: str, tag: str) -> list[tuple[str, str]]:
         """Files of a dataset as inputs of a shuffle."""

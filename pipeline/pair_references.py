@@ -14,14 +14,20 @@ from pagepairs.records import IMAGES
 from pagepairs.urls import episode_page, host_of, url_key
 from pipeline.jobs import Outcome, Rows
 from pipeline.pair_job import REFERENCE, REFERENCES, PairJob
+from pipeline.pair_matches import mark_matches
 from pipeline.resolve import close_aliases, follow_aliases, nearest_capture, read_aliases
 
 
-def spread_images(tag: str, path: str) -> Iterator[Rows]:
-    """Keys image rows by pHash."""
-    names = ["image_id", "url_key", *REFERENCE, "bytes", "width", "height", "phash", "time", "digest_key", "reason"]
-    table = read_parquet(path, names)
-    yield Rows(tag, table, mix(table["phash"].to_numpy()))
+class SpreadImages:
+    """Keys image rows by pHash; those that match a benchmark get their reason here."""
+
+    def __init__(self, job: PairJob) -> None:
+        self._matches = job.matches
+
+    def __call__(self, tag: str, path: str) -> Iterator[Rows]:
+        names = ["image_id", "url_key", *REFERENCE, "bytes", "width", "height", "phash", "time", "digest_key", "reason"]
+        table = mark_matches(read_parquet(path, names), self._matches)
+        yield Rows(tag, table, mix(table["phash"].to_numpy()))
 
 
 class Canonical:
@@ -119,7 +125,7 @@ def resolve_links(links: pa.Table, captures: pa.Table | None, dropped: pa.Table 
             columns[name] = captures[f"canonical_{name}"].take(row)
         columns["pixels"], columns["image_id"] = captures["pixels"].take(row), captures["canonical_id"].take(row)
         verdict = captures["reason"].take(row)
-    detail = pc.if_else(pc.is_in(verdict, pa.array(["", "copy_removed"])), "", verdict)
+    detail = pc.if_else(pc.is_in(verdict, pa.array(["", "copy_removed", "benchmark_match"])), "", verdict)
     if dropped is not None:
         first = dropped.group_by("url_key").aggregate([("reason", "min")])
         detail = pc.coalesce(detail, first["reason_min"].take(pc.index_in(links["url_key"], first["url_key"])))

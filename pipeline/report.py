@@ -15,6 +15,7 @@ from pagepairs.manifest import Manifest, dataset_files
 from pagepairs.stores import exists
 from pipeline.commands import config_from_json
 from pipeline.jobs import count_parts
+from pipeline.report_benchmark import decontamination, match_pictures, read_matches, wanted_thumbnails
 from pipeline.report_cells import HOSTS, Cells, Pick, find_picks, merge_cells, spread_candidates, spread_members, summarise_part
 from pipeline.report_compare import compare_runs, count_changes, spread_verdicts, stage_manifests
 from pipeline.report_filters import pack_cells
@@ -65,6 +66,7 @@ def write_report(output: str, *, locate: Callable[[str], str], pipeline_options:
         thumbnails = units | "Thumbnails" >> beam.FlatMap(read_thumbnails, shown, locate=locate, limits=limits)
         dropped = _read_dropped(pipeline, output, summary, locate=locate, limits=limits)
         members = pipeline | "Episodes" >> beam.Create(_paths(output, "episodes")) | "Members" >> beam.FlatMap(read_members, shown)
+        matches = read_matches(output)
         sides = {
             "cells": picked,
             "hosts": hosts,
@@ -72,9 +74,14 @@ def write_report(output: str, *, locate: Callable[[str], str], pipeline_options:
             "thumbnails": beam.pvalue.AsDict((thumbnails, dropped) | "Pictures" >> beam.Flatten()),
             "members": beam.pvalue.AsDict(members),
         }
+        if matches:
+            pictures = units | "MatchThumbnails" >> beam.FlatMap(
+                read_thumbnails, wanted_thumbnails(matches[1]), locate=locate, limits=limits
+            )
+            sides["matched"] = beam.pvalue.AsDict(pictures)
         if compare:
             sides |= _compare(pipeline, output, compare)
-        settings = {"output": output, "compare": compare, "manifests": manifests, "page": page, "edges": edges}
+        settings = {"output": output, "compare": compare, "manifests": manifests, "page": page, "edges": edges, "matches": matches}
         _ = summary | "Write" >> beam.Map(_write, **settings, **sides, folder=os.getcwd())
     return page
 
@@ -188,6 +195,8 @@ def _write(
     rows: Sequence[Mapping[str, Any]],
     thumbnails: Mapping[str, Thumbnail],
     members: Mapping[str, tuple[str, int, int]],
+    matches: tuple[dict[str, Any], list[dict[str, Any]]] | None,
+    matched: Mapping[str, Thumbnail] | None = None,
     changes: np.ndarray | None = None,
     other: Summary | None = None,
 ) -> None:
@@ -195,9 +204,12 @@ def _write(
     report = build_report(summary, cells, manifests, edges=edges, hosts=hosts, rows=rows, members=members, config=config, run=run)
     if changes is not None and other is not None:
         report["compare"] = _compared(report | {"output": output}, compare, (summary, other), changes)
+    pictures = {}
+    if matches:
+        report["decontamination"], pictures = decontamination(*matches), match_pictures(matches[1], matched or {})
     write_json(os.path.join(os.path.dirname(page), "report.json"), report)
     packed = pack_cells(cells, top_hosts(hosts), edges)
-    write_bytes(page, render(report, packed, thumbnails, output=output, folder=folder).encode())
+    write_bytes(page, render(report, packed, thumbnails, output=output, folder=folder, match_pictures=pictures).encode())
 
 
 def _compared(report: Mapping[str, Any], compare: str, summaries: tuple[Summary, Summary], changes: np.ndarray) -> dict[str, Any]:

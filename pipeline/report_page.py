@@ -45,7 +45,15 @@ _MEANINGS = {
 }
 
 
-def render(report: Mapping[str, Any], cells: Mapping[str, Any], thumbnails: Mapping[str, Thumbnail], *, output: str, folder: str) -> str:
+def render(
+    report: Mapping[str, Any],
+    cells: Mapping[str, Any],
+    thumbnails: Mapping[str, Thumbnail],
+    *,
+    output: str,
+    folder: str,
+    match_pictures: Mapping[str, str],
+) -> str:
     """Returns the page.
 
     Args:
@@ -54,6 +62,7 @@ def render(report: Mapping[str, Any], cells: Mapping[str, Any], thumbnails: Mapp
       thumbnails: by image id, and by the picture of a drop; an image without one is shown as missing.
       output: the run's folder.
       folder: where relative paths of the configuration start.
+      match_pictures: of benchmark items and the images that matched or came near, as data URIs.
     """
     scripts = {"library": library_script(), "bands": _asset("bands.js"), "script": _asset("report.js")}
     return (
@@ -66,6 +75,8 @@ def render(report: Mapping[str, Any], cells: Mapping[str, Any], thumbnails: Mapp
             style=Markup(_asset("report.css")),
             data=embed_json(_page_data(report, cells, thumbnails)),
             compare=report.get("compare"),
+            decontamination=report.get("decontamination"),
+            match_pictures=match_pictures,
             stages=[_funnel_row(stage, counts) for stage, counts in report["stages"].items()],
             passed=_passed(report["stages"]),
             rules=_RULES,
@@ -244,7 +255,7 @@ def _paths(configuration: Mapping[str, Any]) -> list[str]:
         *scan.get("input", []),
         scan.get("block_list"),
         embed.get("encoder_weights"),
-        encoder.removeprefix("tflite:") if ":" in encoder else "",
+        encoder.partition(":")[2],
     ]
     return [path for path in paths if path]
 

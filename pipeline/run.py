@@ -14,6 +14,7 @@ from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from dedup.benchmark import read_benchmarks
 from encoders import band_of, encoder_folder
 from filters.block_list import BlockList
 from pagepairs.config import Config, ScanConfig
@@ -25,8 +26,9 @@ from pagepairs.stores import absolute, exists, store_of
 from pipeline.card import most_common_hosts, write_card
 from pipeline.datasets import complete_dataset, is_complete, publish_dataset, work_folder
 from pipeline.jobs import Journal, Outcome, count_parts, merge_outcomes, part_name, pipeline_options, run_tasks
-from pipeline.pair import pair_up, parts_for, stage_digest
+from pipeline.pair import match_outcome, pair_up, parts_for, shown_settings, stage_digest
 from pipeline.pair_job import PairJob
+from pipeline.pair_matches import check_encoders, embedded_digests
 from pipeline.progress import watch
 from pipeline.report_compare import check_compare
 from pipeline.scan import DATASETS, ScanTask, ScanUnits, cut_units, task_name
@@ -44,6 +46,7 @@ _OWN_FOLDERS = (
     "units",
     "spill",
     "embeddings",
+    "matches",
     "episodes",
     "candidates",
     "pairs",
@@ -103,10 +106,14 @@ def run_stages(config: Config, stages: tuple[str, ...], say: Callable[[str], Non
     if config.report.compare:
         check_compare(config.report.compare)
     units = [] if stages == ("pair",) else _find_input(config, output, cut="scan" in stages)
+    embedding = {}
     if "embed" in stages:
         from pipeline.embed import encoder_of
 
-        encoder_of(config.embed)
+        encoder = encoder_of(config.embed)
+        embedding[encoder.name] = encoder.digest
+    if "pair" in stages:
+        check_encoders(read_benchmarks(config.pair.benchmark), embedded_digests(output) | embedding, config.run.output)
     with lock_output(work_folder(output, _LOCK)) as check_lock, TemporaryDirectory(prefix="pagepairs-") as progress:
         run = Run(config=config, output=output, options=options, locate=SourceMap(units, output), say=say, progress=progress)
         _check_scan_settings(run)
@@ -330,11 +337,14 @@ def _pair(run: Run) -> None:
     }
     low, high, source = find_band(run.config)
     size_px = run.config.shard.size
+    benchmarks = read_benchmarks(run.config.pair.benchmark)
+    check_encoders(benchmarks, embedded_digests(run.output), run.config.run.output)
+    inputs |= {f"embeddings/{b.encoder['name']}": read_manifest(run.path("embeddings", b.encoder["name"])) for b in benchmarks if b.encoder}
     digest = digest_of(
-        stage_digest(run.config.pair, low=low, high=high, size_px=size_px, inputs=inputs)
+        stage_digest(run.config.pair, low=low, high=high, size_px=size_px, benchmarks=benchmarks, inputs=inputs)
         | {"encoder": inputs["embeddings"].counters["encoder"]}
     )
-    datasets = ("episodes", "drops/pair", "candidates", "pairs")
+    datasets = ("matches", "episodes", "drops/pair", "candidates", "pairs")
     if all(is_complete(run.path(name), digest) for name in datasets):
         run.say(f"pair: kept, {read_manifest(run.path('pairs')).rows:,} pairs")
         return
@@ -354,6 +364,7 @@ def _pair(run: Run) -> None:
                 size_px=size_px,
                 parts=parts,
                 meter=meter,
+                benchmarks=tuple(benchmarks),
             )
             journals = pair_up(job, run.options)
         pages, pairs = (
@@ -361,9 +372,10 @@ def _pair(run: Run) -> None:
         )
         histogram = {"low": -1.0, "high": 1.0, "counts": pairs.counters.pop("histogram")}
         found = {"encoder": folder, "band": {"low": low, "high": high, "source": source}, "histogram": histogram}
-        found["settings"] = dataclasses.asdict(run.config.pair)
-        counters = {"episodes": pages.counters, "candidates": pairs.counters | found}
-        _publish(run, work, digest, [pages, pairs], datasets, counters)
+        found["settings"] = shown_settings(run.config.pair, benchmarks)
+        matched = match_outcome(job, {name: manifest.rows for name, manifest in inputs.items()}, _input_manifest(run, "units", "scan").rows)
+        counters = {"matches": matched.counters, "episodes": pages.counters, "candidates": pairs.counters | found}
+        _publish(run, work, digest, [matched, pages, pairs], datasets, counters)
     run.say(
         f"pair: {pages.counters['episodes']:,} episodes, {pairs.counters['in']:,} candidates, "
         f"{pairs.counters['pairs']:,} pairs between {low} and {high}"

@@ -33,7 +33,7 @@ from encoders.table import ENCODERS
 )
 def test_unknown_name_says_the_nearest_and_all(spec: str, nearest: str) -> None:
     for call in (load_encoder, encoder_folder, band_of):
-        with pytest.raises(ValueError, match=r"there are builtin, dinov2-small, .*, mae-large, tflite:PATH$") as error:
+        with pytest.raises(ValueError, match=r"there are builtin, dinov2-small, .*, mae-large, tflite:PATH, sscd:PATH$") as error:
             call(spec)
         assert str(error.value).startswith(f"--encoder {spec}: no such encoder, the nearest is {nearest};")
 
@@ -143,7 +143,7 @@ def _network(name: str) -> torch.nn.Module:
 
 
 def test_bands_are_never_a_silent_default() -> None:
-    with_band = {name for name in ENCODERS if name != "tflite:PATH" and band_of(name)}
+    with_band = {name for name in ENCODERS if not name.endswith(":PATH") and band_of(name)}
     assert with_band == {"builtin", "dinov2-small", "dinov2-base", "dinov2-large", "dinov2-giant"}
     noted = {name for name, entry in ENCODERS.items() if entry.note}
     assert noted == {"siglip-base", "siglip-base-256", "siglip-large", "siglip-so400m"}

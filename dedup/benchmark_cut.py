@@ -1,0 +1,86 @@
+"""Where a descriptor's cut lies, and what hashes and embeddings find of each kind of change, alone and together.
+
+A cut belongs to a descriptor and does not carry over to another. Published ones are taken where there are any; else the cut is the highest
+that finds 99 of 100 mild changes of the benchmark's own images. What it removes wrongly is counted on unrelated images.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dedup.benchmark_hashes import HashSearch, match_hashes
+from dedup.benchmark_vectors import OpenVectors, nearest_by_all, nearest_items
+from dedup.changes import CHANGES, MILD
+
+MILD_RECALL = 0.99
+PUBLISHED = {"sscd": (0.45, "published: evaluation sets are kept out at 0.45 in arXiv 2304.07193; 0.75 is 90 % precision on DISC (SSCD)")}
+"""By what the encoder's name begins with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """N images as a crawl would know them: hashes, and vectors where the index has them."""
+
+    phash_N: np.ndarray
+    pdq_N32: np.ndarray
+    texture_N: np.ndarray
+    vectors_ND: np.ndarray | None  # float16
+
+
+def choose_cut(name: str, mild_similarities: np.ndarray) -> tuple[float, str]:
+    """Returns the cut of a descriptor and where it comes from.
+
+    Args:
+      name: of the encoder.
+      mild_similarities: of mildly changed items to their nearest item, float32.
+    """
+    for start, published in PUBLISHED.items():
+        if name.startswith(start):
+            return published
+    lost = math.floor((1 - MILD_RECALL) * len(mild_similarities))
+    found = float(np.sort(mild_similarities)[lost])
+    return math.floor(found * 1000) / 1000, f"calibrated: finds {MILD_RECALL:.0%} of {len(mild_similarities):,} mild changes"
+
+
+def nearest_similarities(vectors: OpenVectors, seen: Seen) -> np.ndarray:
+    """Returns the similarity of each image to its nearest item, float32."""
+    assert seen.vectors_ND is not None
+    return nearest_items(vectors, seen.vectors_ND)[1]
+
+
+def nearest_others(vectors_ND: np.ndarray, item_ids: Sequence[str], rows: np.ndarray) -> np.ndarray:
+    """Returns the similarity of some items to their nearest other item, float32; equal files are one item."""
+    ids = np.array(item_ids)
+    others = np.empty(len(rows), np.float32)
+    for place, row in enumerate(rows):
+        rest = np.flatnonzero(ids != ids[row])
+        others[place] = nearest_by_all(vectors_ND[rest], vectors_ND[row][None])[1][0] if len(rest) else -1
+    return others
+
+
+def recall_table(
+    changed: Mapping[str, Seen], hashes: HashSearch, similarities: Mapping[str, np.ndarray] | None, cut: float
+) -> list[dict[str, Any]]:
+    """Returns one row a kind of change: how many images were changed, and found by hash, by embedding, by either, by neither.
+
+    Args:
+      changed: the images after each kind of change.
+      similarities: to the nearest item, as `nearest_similarities` returns them; None in an index of hashes alone.
+    """
+    rows = []
+    for kind, seen in changed.items():
+        count = len(seen.phash_N)
+        by_hash, by_embedding = np.zeros(count, bool), np.zeros(count, bool)
+        by_hash[match_hashes(hashes, seen.phash_N, seen.pdq_N32, seen.texture_N)[0]] = True
+        row: dict[str, Any] = {"change": kind, "mild": kind in MILD, "images": count}
+        if similarities is not None:
+            by_embedding = similarities[kind] >= np.float32(cut)
+            low, median = (round(float(value), 4) for value in np.quantile(similarities[kind], (0.01, 0.5)))
+            row |= {"similarity_p1": low, "similarity_p50": median}
+        found = {"hash": by_hash, "embedding": by_embedding, "either": by_hash | by_embedding, "neither": ~(by_hash | by_embedding)}
+        rows.append(row | {name: int(which.sum()) for name, which in found.items()})
+    order = list(CHANGES)
+    return sorted(rows, key=lambda row: order.index(row["change"]))

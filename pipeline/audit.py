@@ -1,0 +1,174 @@
+"""`pagepairs audit`: proves that finished pairs hold no image of a benchmark, twice: by the run's own signals, and by imagededup's."""
+
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import tyro
+
+from dedup.benchmark import Benchmark, read_benchmarks
+from pagepairs.files import read_json, write_json
+from pagepairs.keys import prefix64
+from pagepairs.manifest import dataset_files
+from pipeline.commands import EXIT_SETTING, join_values
+from pipeline.datasets import work_folder
+from pipeline.jobs import pipeline_options
+from pipeline.pair_matches import MatchJob, check_encoders, embedded_digests, find_matches
+from pipeline.report_text import plain
+
+EXIT_LEFT = 6
+_SHOWN = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditConfig:
+    """What is audited."""
+
+    output: str
+    """Folder of a run with finished pairs and shards."""
+    benchmark: tuple[str, ...]
+    """Indexes (pagepairs benchmark build) that the pairs must hold nothing of."""
+    sample: int = 1000
+    """Images of the shards that imagededup looks at; 0 leaves the second opinion out."""
+    cnn_weights: str = ""
+    """File of torchvision's mobilenet_v3_small, for imagededup's network; empty leaves that out."""
+    workers: int = 1
+    """Processes on this machine."""
+    seed: int = 0
+    """Changes the sample."""
+
+    def __post_init__(self) -> None:
+        for name, low in (("sample", 0), ("workers", 1), ("seed", 0)):
+            if getattr(self, name) < low:
+                raise ValueError(f"--{name} {getattr(self, name)}: give at least {low}")
+        if not self.benchmark:
+            raise ValueError("--benchmark is missing: name the index that the pairs must hold nothing of")
+
+
+def main(command: str, argv: Sequence[str]) -> int:
+    """Runs `pagepairs audit`; returns 0 if nothing is left, 6 if something is or was not checked, 2 for what a user can set right."""
+    try:
+        argv = join_values(argv, "--benchmark")
+        config = tyro.cli(AuditConfig, prog=f"pagepairs {command}", args=list(argv), config=(tyro.conf.OmitArgPrefixes,))
+        result = audit(config)
+    except (ValueError, OSError) as error:
+        print(f"pagepairs: {error}", file=sys.stderr)
+        return EXIT_SETTING
+    path = os.path.join(config.output, "report", "audit.json")
+    write_json(path, result)
+    for line in _show(result):
+        print(line)
+    print(f"{'clean' if result['clean'] else 'NOT CLEAN'}; {path}")
+    return 0 if result["clean"] else EXIT_LEFT
+
+
+def audit(config: AuditConfig) -> dict[str, Any]:
+    """Returns what audit.json holds.
+
+    Raises:
+      ValueError: if the run is not complete, or an index has other vectors than the run.
+    """
+    benchmarks = read_benchmarks(config.benchmark)
+    check_encoders(benchmarks, embedded_digests(config.output), config.output)
+    pairs = dataset_files(os.path.join(config.output, "pairs"))
+    # One folder an audit, removed at its end: nothing of an earlier one is believed.
+    work = work_folder(config.output, f"audit-{uuid.uuid4().hex}")
+    os.makedirs(work)
+    try:
+        only = os.path.join(work, "only.npy")
+        wanted = image_prefixes(pairs)
+        np.save(only, wanted)
+        job = MatchJob(output=config.output, work=work, benchmarks=tuple(benchmarks), only=only)
+        matches = find_matches(job, pipeline_options([], config.workers))
+    finally:
+        shutil.rmtree(work)
+    rows = matches.drop_columns(["thumbnail"]).to_pylist()
+    left = [row for row in rows if row["signal"]]
+    survivors = sorted((row for row in rows if not row["signal"]), key=lambda row: (row["benchmark"], -(row["similarity"] or 0)))
+    checked = _checked(config.output, benchmarks, wanted)
+    second = _second_opinion(config, benchmarks) if config.sample else {}
+    found = [row for opinion in second.values() for row in opinion["rows"] if row["found"]]
+    complete = all(count == len(wanted) for name, count in checked.items() if name != "flat")
+    return {
+        "pairs": sum(pq.read_metadata(path).num_rows for path in pairs),
+        "images": len(wanted),
+        "checked": checked,
+        "benchmarks": [{"name": b.name, "content": b.content, "items": b.items, "cut": b.cut, "spec": b.spec} for b in benchmarks],
+        "left": left,
+        "survivors": survivors,
+        "second_opinion": second,
+        "clean": complete and not left and not found,
+    }
+
+
+def image_prefixes(pairs: Sequence[str]) -> np.ndarray:
+    """Returns the first 64 bits of the id of every image in files of pairs/, sorted, each once; uint64."""
+    found = np.empty(0, np.uint64)
+    for path in pairs:
+        table = pq.read_table(path, columns=["condition_id", "target_id"])
+        found = np.unique(np.concatenate([found, prefix64(table["condition_id"]), prefix64(table["target_id"])]))
+    return found
+
+
+def _checked(output: str, benchmarks: Sequence[Benchmark], wanted: np.ndarray) -> dict[str, int]:
+    """How many of the images had hashes, and vectors of each encoder, to be compared by; and how many are flat and so never match."""
+    from dedup.benchmark_hashes import MIN_TEXTURE
+
+    encoders = sorted({benchmark.encoder["name"] for benchmark in benchmarks if benchmark.encoder})
+    datasets = {"hash": "images"} | {f"embedding {name}": f"embeddings/{name}" for name in encoders}
+    counts, flat = {}, np.zeros(len(wanted), bool)
+    for signal, dataset in datasets.items():
+        seen = np.zeros(len(wanted), bool)
+        for path in dataset_files(os.path.join(output, dataset)):
+            table = pq.read_table(path, columns=["image_id", *(["reason", "texture"] if signal == "hash" else [])])
+            table = table.filter(pc.equal(table["reason"], "")) if signal == "hash" else table
+            seen |= np.isin(wanted, prefix64(table["image_id"]))
+            if signal == "hash":
+                flat |= np.isin(wanted, prefix64(table.filter(pc.less(table["texture"], MIN_TEXTURE))["image_id"]))
+        counts[signal] = int(seen.sum())
+    return counts | {"flat": int(flat.sum())}
+
+
+def _second_opinion(config: AuditConfig, benchmarks: Sequence[Benchmark]) -> dict[str, Any]:
+    from pipeline.second_opinion import ask_hashes, ask_network, read_items, sample_images
+
+    files = dataset_files(os.path.join(config.output, "shards"))
+    crop = read_json(os.path.join(config.output, "config.json"))["shard"]["resize"] == "crop"
+    images, items = sample_images(files, config.sample, config.seed), read_items(benchmarks, crop=crop)
+    opinions = {"imagededup PHash": ask_hashes(images, items, benchmarks)}
+    if config.cnn_weights:
+        opinions["imagededup CNN"] = ask_network(images, items, benchmarks, config.cnn_weights)
+    return {name: asdict(opinion) for name, opinion in opinions.items()}
+
+
+def _show(result: Mapping[str, Any]) -> Iterator[str]:
+    names = ", ".join(f"{benchmark['name']} ({benchmark['items']:,} images)" for benchmark in result["benchmarks"])
+    yield f"{result['pairs']:,} pairs of {result['images']:,} images against {names}"
+    for signal, count in result["checked"].items():
+        yield f"  {'' if signal == 'flat' else 'compared by '}{signal}: {count:,} of {result['images']:,}"
+    yield f"  left in the pairs: {len(result['left']):,}"
+    yield from (_line(row) for row in result["left"][:_SHOWN])
+    yield f"  nearest that stay: {len(result['survivors']):,}"
+    yield from (_line(row) for row in result["survivors"][:_SHOWN])
+    for name, opinion in result["second_opinion"].items():
+        found = [row for row in opinion["rows"] if row["found"]]
+        near = len(opinion["rows"]) - len(found)
+        yield f"  {name}: {opinion['images']:,} images of the shards, {opinion['items']:,} items: {len(found):,} alike, {near:,} near"
+        yield from (_line(row) for row in opinion["rows"][:_SHOWN])
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    scores = [
+        f"{name.removesuffix('_distance')} {row[name]:.4g}"
+        for name in ("similarity", "cosine", "phash_distance", "pdq_distance", "bits")
+        if row.get(name) is not None
+    ]
+    where = plain(row.get("image_url", ""))
+    return f"    {row['image_id'][:16]} {row['benchmark']}: {plain(row['item'])}  {', '.join(scores)}  {where}".rstrip()

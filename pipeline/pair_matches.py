@@ -1,0 +1,408 @@
+"""Stage pair, the step before canonical: which images are items of a benchmark, and which come nearest without being one.
+
+Three passes over what scan and embed left, each file by file, none with all vectors or hashes in memory:
+
+    hashes    images/       which images match an item by hash
+    vectors   embeddings/   each image's nearest item; for images that match by hash also how near they are to that item
+    facts     images/       URL and hashes of the few images that matched or came near
+
+What they found is small, a row a match, and is put together in one place.
+"""
+
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from dedup.benchmark import Benchmark, digest_differences
+from pagepairs.files import read_arrow, write_arrow
+from pagepairs.keys import prefix64
+from pagepairs.manifest import dataset_files, find_manifest
+from pagepairs.records import MATCHES, vectors_of
+from pipeline.jobs import Journal, Outcome, merge_outcomes, part_name, run_tasks
+
+SURVIVORS = 20
+"""Of each benchmark, the nearest images that stay."""
+SHOWN = 24
+"""Matches of each benchmark whose items' thumbnails are kept for the report: the weakest, which a reader should judge."""
+_FILES_PER_TASK = 16
+
+_FOUND = pa.schema([("image_id", pa.string()), ("benchmark", pa.int16()), ("item", pa.int64())])
+_NEAR = pa.schema([*_FOUND, ("similarity", pa.float32())])
+_FACTS = pa.schema(
+    [("image_id", pa.string()), ("image_url", pa.string()), ("phash", pa.uint64()), ("pdq", pa.binary(32)), ("texture", pa.int16())]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchJob:
+    """What the passes share."""
+
+    output: str
+    work: str
+    benchmarks: tuple[Benchmark, ...]
+    only: str = ""
+    """File of the ids that are looked at, as sorted uint64 prefixes (.npy); "" for all."""
+
+    def path(self, step: str, task: str) -> str:
+        """Path of what a task leaves."""
+        return os.path.join(self.work, "matches", step, f"{task}.arrow")
+
+
+def check_encoders(benchmarks: Sequence[Benchmark], digests: Mapping[str, Mapping[str, str]], output: str) -> None:
+    """Checks that every index can be compared with vectors of the run.
+
+    Args:
+      digests: of the encoders that the run has or will have vectors of, by folder name.
+
+    Raises:
+      ValueError: if an index has vectors of another encoder, and says what differs.
+    """
+    for benchmark in benchmarks:
+        if benchmark.encoder is None:
+            continue
+        name = benchmark.encoder["name"]
+        if name not in digests:
+            there = ", ".join(sorted(digests)) or "none"
+            raise ValueError(
+                f"--benchmark {benchmark.folder} holds vectors of {benchmark.spec}, the run of {there}: embed the crawl with it too "
+                f"(`pagepairs embed --encoder {benchmark.spec} --output {output}`), or build the index with the run's --encoder"
+            )
+        differences = digest_differences(benchmark.encoder, digests[name])
+        if differences:
+            raise ValueError(
+                f"--benchmark {benchmark.folder}: vectors of two kinds cannot be compared: {differences}; build the index again"
+            )
+
+
+def embedded_digests(output: str) -> dict[str, dict[str, str]]:
+    """Returns the digests of the encoders whose vectors of the crawl are complete, by folder name."""
+    root = os.path.join(output, "embeddings")
+    names = sorted(os.listdir(root)) if os.path.isdir(root) else []
+    manifests = {name: find_manifest(os.path.join(root, name)) for name in names}
+    return {name: manifest.counters["encoder"] for name, manifest in manifests.items() if manifest is not None}
+
+
+def find_matches(job: MatchJob, options: PipelineOptions) -> pa.Table:
+    """Runs the passes and returns the matches and the nearest survivors, in the order of records.MATCHES' first columns."""
+    images = _tasks(dataset_files(os.path.join(job.output, "images")))
+    _run("hashes", images, _Hashes(job), job, options)
+    by_hash = _gather(job, "hashes", images, _FOUND)
+    write_arrow(job.path("", "by-hash"), by_hash)
+    encoders = sorted({benchmark.encoder["name"] for benchmark in job.benchmarks if benchmark.encoder})
+    vectors = {
+        f"{name}-{task}": files
+        for name in encoders
+        for task, files in _tasks(dataset_files(os.path.join(job.output, "embeddings", name))).items()
+    }
+    _run("vectors", vectors, _Vectors(job), job, options)
+    near = _gather(job, "vectors", vectors, _NEAR)
+    found = join_signals(by_hash, pa.concat_tables([near, _gather(job, "near-hashes", images, _NEAR)]), job.benchmarks)
+    write_arrow(job.path("", "found"), found)
+    _run("facts", images, _Facts(job), job, options)
+    return describe(found, _gather(job, "facts", images, _FACTS), job.benchmarks)
+
+
+def count_matches(matches: pa.Table, benchmarks: Sequence[Benchmark], *, images: int, vectors: Mapping[str, int]) -> dict[str, Any]:
+    """Returns what the manifest of matches/ counts.
+
+    Args:
+      images: distinct images that were compared by hash.
+      vectors: number of them with a vector, by encoder.
+    """
+    counts = []
+    for benchmark in benchmarks:
+        own = matches.filter(pc.equal(matches["benchmark"], benchmark.name))
+        signals = {signal: pc.sum(pc.equal(own["signal"], signal)).as_py() or 0 for signal in ("hash", "embedding", "both")}
+        encoder = benchmark.encoder["name"] if benchmark.encoder else ""
+        counts.append(
+            {
+                "name": benchmark.name,
+                "content": benchmark.content,
+                "items": benchmark.items,
+                "encoder": encoder,
+                "encoder_digest": benchmark.encoder,
+            }
+            | {"cut": benchmark.cut, "cut_source": benchmark.cut_source, "hash_rule": benchmark.manifest["hashes"]["rule"]}
+            | {"search": benchmark.manifest["search"], "calibration": benchmark.manifest["calibration"]}
+            | {"versions": benchmark.manifest["versions"], "compared_by_hash": images, "compared_by_embedding": vectors.get(encoder, 0)}
+            | {"signals": signals, "matched": sum(signals.values())}
+        )
+    return {"images": images, "matched": len(matched_ids(matches)), "benchmarks": counts}
+
+
+def matched_ids(matches: pa.Table) -> pa.Array:
+    """Returns the ids of the images that match an item of any benchmark."""
+    return matches.filter(pc.not_equal(matches["signal"], ""))["image_id"].combine_chunks().unique()
+
+
+def mark_matches(images: pa.Table, matches: str) -> pa.Table:
+    """Returns image rows with the reason benchmark_match where they match and have no other; `matches` is a file of records.MATCHES."""
+    hit = pc.and_(pc.is_in(images["image_id"], _matched(matches)), pc.equal(images["reason"], ""))
+    return images.set_column(images.schema.get_field_index("reason"), "reason", pc.if_else(hit, "benchmark_match", images["reason"]))
+
+
+@functools.lru_cache(maxsize=1)
+def _matched(path: str) -> pa.Array:
+    return matched_ids(pq.read_table(path, columns=["image_id", "signal"]))
+
+
+def _tasks(files: Sequence[str]) -> dict[str, list[str]]:
+    """Cuts files into tasks, by their number only."""
+    count = -(-len(files) // _FILES_PER_TASK)
+    return {part_name(number, count): list(files[number::count]) for number in range(count)}
+
+
+def _run(step: str, tasks: Mapping[str, list[str]], work: Any, job: MatchJob, options: PipelineOptions) -> Outcome:
+    journal = Journal(os.path.join(job.work, "done", f"matches-{step}"))
+    run_tasks(f"matches-{step}", {name: (name, files) for name, files in tasks.items()}, work, journal, options)
+    return merge_outcomes(journal.read(name) for name in tasks)
+
+
+def _gather(job: MatchJob, step: str, tasks: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
+    return pa.concat_tables([schema.empty_table(), *(read_arrow(job.path(step, name)) for name in tasks)])
+
+
+@functools.lru_cache(maxsize=16)
+def _open_hashes(folder: str, content: str) -> Any:
+    # FAISS is imported where it searches: stage scan, which imports this module's package, does without.
+    from dedup.benchmark_hashes import open_hashes
+
+    del content  # only a key: another index may take the folder's place
+    return open_hashes(pq.read_table(os.path.join(folder, "items.parquet"), columns=["phash", "pdq", "texture"]))
+
+
+@functools.lru_cache(maxsize=16)
+def _open_vectors(folder: str, content: str, search: Any) -> Any:
+    from dedup.benchmark_vectors import open_vectors
+
+    del content
+    return open_vectors(folder, search)
+
+
+@functools.lru_cache(maxsize=2)
+def _read_only(path: str) -> np.ndarray:
+    only: np.ndarray = np.load(path, mmap_mode="r")
+    return only
+
+
+def _take_only(table: pa.Table, job: MatchJob) -> pa.Table:
+    """Returns the rows whose image is looked at."""
+    if not job.only or not table.num_rows:
+        return table
+    only, ids = _read_only(job.only), prefix64(table["image_id"])
+    place = np.minimum(np.searchsorted(only, ids), max(0, len(only) - 1))
+    return table.filter(pa.array(only[place] == ids)) if len(only) else table.slice(0, 0)
+
+
+def _read_images(path: str, columns: list[str], job: MatchJob) -> pa.Table:
+    """Returns the kept images of a file of images/, each once."""
+    table = pq.read_table(path, columns=["image_id", "reason", *columns])
+    table = _take_only(table.filter(pc.equal(table["reason"], "")), job)
+    ids = table["image_id"].combine_chunks()
+    first = pc.index_in(ids.unique(), ids)
+    return table.take(first)
+
+
+class _Hashes:
+    """Writes which images match by hash; of an index of hashes alone also the nearest images."""
+
+    def __init__(self, job: MatchJob) -> None:
+        self._job = job
+
+    def __call__(self, task: tuple[str, list[str]]) -> Outcome:
+        from dedup.benchmark_hashes import MIN_TEXTURE, hash_distances, match_hashes, nearest_by_phash, pdq_array
+
+        name, files = task
+        found, near, flat, seen = [_FOUND.empty_table()], [_NEAR.empty_table()], 0, 0
+        for path in files:
+            table = _read_images(path, ["phash", "pdq", "texture"], self._job)
+            phash, texture = table["phash"].to_numpy(), table["texture"].to_numpy()
+            pdq = pdq_array(table["pdq"].cast(pa.binary()))
+            flat, seen = flat + int((texture < MIN_TEXTURE).sum()), seen + table.num_rows
+            for number, benchmark in enumerate(self._job.benchmarks):
+                search = _open_hashes(benchmark.folder, benchmark.content)
+                query, item = match_hashes(search, phash, pdq, texture)
+                found.append(_rows(table["image_id"], query, number, item))
+                if benchmark.encoder is None:
+                    other = np.setdiff1d(np.flatnonzero(texture >= MIN_TEXTURE), query)
+                    item = nearest_by_phash(search, phash[other])
+                    other, item = other[item >= 0], item[item >= 0]
+                    # Bits of both hashes stand in for the cosine that such an index lacks: the fewer, the nearer.
+                    by_phash, by_pdq = hash_distances(search, phash[other], pdq[other], item)
+                    bits = by_phash.astype(np.float32) + by_pdq
+                    best = np.argsort(bits, kind="stable")[:SURVIVORS]
+                    near.append(_rows(table["image_id"], other[best], number, item[best], -bits[best]))
+        write_arrow(self._job.path("hashes", name), pa.concat_tables(found))
+        write_arrow(self._job.path("near-hashes", name), pa.concat_tables(near))
+        return Outcome(counters={"images": seen, "flat": flat})
+
+
+class _Vectors:
+    """Writes the nearest item of images at or above the cut and of the nearest below it, and how near those are that match by hash."""
+
+    def __init__(self, job: MatchJob) -> None:
+        self._job = job
+
+    def __call__(self, task: tuple[str, list[str]]) -> Outcome:
+        from dedup.benchmark_vectors import nearest_items, similarities_to
+
+        name, files = task
+        by_hash = read_arrow(self._job.path("", "by-hash"))
+        found, seen = [_NEAR.empty_table()], 0
+        for path in files:
+            table = _take_only(pq.read_table(path), self._job)
+            vectors_ND, seen = vectors_of(table["embedding"]), seen + table.num_rows
+            for number, benchmark in enumerate(self._job.benchmarks):
+                if benchmark.encoder is None or benchmark.encoder["name"] != os.path.basename(os.path.dirname(path)):
+                    continue
+                opened = _open_vectors(benchmark.folder, benchmark.content, benchmark.search)
+                item, similarity = nearest_items(opened, vectors_ND)
+                order = np.argsort(-similarity, kind="stable")
+                above = int((similarity >= np.float32(benchmark.cut)).sum())
+                rows = order[: above + SURVIVORS]
+                found.append(_rows(table["image_id"], rows, number, item[rows], similarity[rows]))
+                asked = by_hash.filter(pc.equal(by_hash["benchmark"], number))
+                place = pc.index_in(asked["image_id"], table["image_id"])
+                asked, place = asked.filter(pc.is_valid(place)), place.drop_null().to_numpy()
+                to_item = asked["item"].to_numpy()
+                found.append(_rows(table["image_id"], place, number, to_item, similarities_to(opened, vectors_ND[place], to_item)))
+        write_arrow(self._job.path("vectors", name), pa.concat_tables(found))
+        return Outcome(counters={"images": seen})
+
+
+class _Facts:
+    """Writes URL and hashes of the images that were found."""
+
+    def __init__(self, job: MatchJob) -> None:
+        self._job = job
+
+    def __call__(self, task: tuple[str, list[str]]) -> Outcome:
+        name, files = task
+        wanted = read_arrow(self._job.path("", "found"))["image_id"].combine_chunks().unique()
+        tables = [_FACTS.empty_table()]
+        for path in files:
+            table = pq.read_table(path, columns=["reason", *_FACTS.names])
+            tables.append(table.filter(pc.and_(pc.is_in(table["image_id"], wanted), pc.equal(table["reason"], ""))).select(_FACTS.names))
+        write_arrow(self._job.path("facts", name), pa.concat_tables(tables))
+        return Outcome()
+
+
+def _rows(ids: pa.ChunkedArray, row: np.ndarray, benchmark: int, item: np.ndarray, similarity: np.ndarray | None = None) -> pa.Table:
+    columns = [ids.take(pa.array(row, pa.int64())), pa.array(np.full(len(row), benchmark), pa.int16()), pa.array(item, pa.int64())]
+    if similarity is None:
+        return pa.table(columns, schema=_FOUND)
+    return pa.table([*columns, pa.array(similarity, pa.float32())], schema=_NEAR)
+
+
+def join_signals(by_hash: pa.Table, near: pa.Table, benchmarks: Sequence[Benchmark]) -> pa.Table:
+    """Returns one row an image and benchmark: image_id, benchmark, item, similarity (null if unknown), signal ("" for a survivor).
+
+    Args:
+      by_hash: matches by hash.
+      near: items with their similarity: the nearest of an image, and those that it matches by hash. In an index of hashes alone
+        `similarity` orders survivors and is no cosine.
+    """
+    rows: dict[tuple[int, str], dict[str, Any]] = {}
+    for row in by_hash.to_pylist():  # an image may stand in several files of images/
+        rows[row["benchmark"], row["image_id"]] = row | {"similarity": None, "signal": "hash"}
+    survivors: dict[int, list[dict[str, Any]]] = {number: [] for number in range(len(benchmarks))}
+    for row in near.to_pylist():
+        benchmark = benchmarks[row["benchmark"]]
+        known = rows.get((row["benchmark"], row["image_id"]))
+        if benchmark.encoder is not None and row["similarity"] >= np.float32(benchmark.cut):
+            if known is None:
+                rows[row["benchmark"], row["image_id"]] = row | {"signal": "embedding"}
+            elif known["signal"] == "hash":
+                known["signal"] = "both"
+        elif known is None:
+            survivors[row["benchmark"]].append(row | {"signal": ""})
+        if known is not None and known["item"] == row["item"]:
+            known["similarity"] = row["similarity"]
+    kept = list(rows.values())
+    for number, near_rows in survivors.items():
+        once = {row["image_id"]: row for row in sorted(near_rows, key=lambda row: (row["similarity"], row["image_id"]))}
+        nearest = sorted(once.values(), key=lambda row: (-row["similarity"], row["image_id"]))[:SURVIVORS]
+        kept += [row if benchmarks[number].encoder is not None else row | {"similarity": None} for row in nearest]
+    kept.sort(key=lambda row: (row["benchmark"], row["image_id"]))
+    return pa.Table.from_pylist(kept, schema=pa.schema([*_NEAR, ("signal", pa.string())]))
+
+
+def describe(found: pa.Table, facts: pa.Table, benchmarks: Sequence[Benchmark]) -> pa.Table:
+    """Returns the rows as records.MATCHES, with distances, names, and the thumbnails of the items that the report shows.
+
+    Flat images, which an encoder too holds for alike, are no matches and left out.
+
+    Args:
+      found: as `join_signals` returns it.
+      facts: columns of _FACTS; an image may be there several times.
+    """
+    from dedup.benchmark_hashes import MIN_TEXTURE, hash_distances, pdq_array
+
+    facts = facts.filter(pc.greater_equal(facts["texture"], MIN_TEXTURE))
+    facts = facts.sort_by([("image_id", "ascending"), ("image_url", "ascending")])
+    tables = [MATCHES.empty_table()]
+    for number, benchmark in enumerate(benchmarks):
+        own = found.filter(pc.and_(pc.equal(found["benchmark"], number), pc.is_in(found["image_id"], facts["image_id"].combine_chunks())))
+        if not own.num_rows:
+            continue
+        fact = facts.take(pc.index_in(own["image_id"], facts["image_id"]))
+        item = own["item"].to_numpy()
+        items = pq.read_table(os.path.join(benchmark.folder, "items.parquet"), columns=["item_id", "item"]).take(pa.array(item))
+        search = _open_hashes(benchmark.folder, benchmark.content)
+        phash, pdq = hash_distances(search, fact["phash"].to_numpy(), pdq_array(fact["pdq"].cast(pa.binary())), item)
+        columns = {
+            "image_id": own["image_id"],
+            "image_url": fact["image_url"],
+            "benchmark": pa.array([benchmark.name] * own.num_rows, pa.string()),
+            "item_id": items["item_id"],
+            "item": items["item"],
+            "phash_distance": pa.array(phash, pa.int16(), mask=phash < 0),
+            "pdq_distance": pa.array(pdq, pa.int16(), mask=pdq < 0),
+            "similarity": own["similarity"],
+            "signal": own["signal"],
+            "thumbnail": pa.nulls(own.num_rows, pa.binary()),
+        }
+        table = pa.table([columns[name] for name in MATCHES.names], schema=MATCHES)
+        tables.append(table.set_column(table.num_columns - 1, MATCHES.field("thumbnail"), _thumbnails(benchmark, table, item)))
+    return pa.concat_tables(tables).sort_by([("benchmark", "ascending"), ("image_id", "ascending")])
+
+
+def shown_mask(matches: pa.Table) -> np.ndarray:
+    """Returns which rows of records.MATCHES the report shows: of each benchmark the survivors and the weakest matches."""
+    signal, name = (np.array(matches[column].to_pylist(), object) for column in ("signal", "benchmark"))
+    # By both signals is stronger than by one; where there is no cosine, the fewer bits differ, the stronger.
+    bits = pc.fill_null(matches["pdq_distance"], 0).to_numpy() / 256
+    strength = np.where(signal == "both", 2.0, 0.0) + pc.coalesce(matches["similarity"], pa.array(1 - bits, pa.float32())).to_numpy()
+    shown: np.ndarray = signal == ""
+    for benchmark in set(name):
+        own = np.flatnonzero((signal != "") & (name == benchmark))
+        shown[own[np.argsort(strength[own], kind="stable")[:SHOWN]]] = True
+    return shown
+
+
+def _thumbnails(benchmark: Benchmark, table: pa.Table, item: np.ndarray) -> pa.Array:
+    """Returns the items' thumbnails for the rows that the report shows, null for the others."""
+    shown = shown_mask(table)
+    rows = np.unique(item[shown])
+    pictures = dict(zip(rows.tolist(), read_thumbnails_of(benchmark, rows), strict=True))
+    return pa.array([pictures[row] if there else None for row, there in zip(item.tolist(), shown, strict=True)], pa.binary())
+
+
+def read_thumbnails_of(benchmark: Benchmark, rows: np.ndarray) -> list[bytes | None]:
+    """Returns the thumbnails of some items, in ascending order of their rows; only the row groups that hold them are read."""
+    found: list[bytes | None] = []
+    with pq.ParquetFile(os.path.join(benchmark.folder, "thumbnails.parquet")) as file:
+        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        ends = np.cumsum(sizes)
+        for group in np.unique(np.searchsorted(ends, rows, side="right")):
+            here = rows[(rows >= ends[group] - sizes[group]) & (rows < ends[group])] - (ends[group] - sizes[group])
+            found += file.read_row_group(int(group))["thumbnail"].take(pa.array(here)).to_pylist()
+    return found

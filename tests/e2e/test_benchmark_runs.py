@@ -1,0 +1,228 @@
+"""Runs with --benchmark on small crawls: what is refused, what is done again, what never matches, and audits that find something."""
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from made_crawls import Response, encode, page, picture, site, write_warc
+from outputs import assert_conserved, counters, data_hashes, rows
+from PIL import Image
+
+HOSTILE = '"><script>alert(1)<|script>.jpg'
+
+
+def write_images(folder: Path, images: dict[str, bytes]) -> Path:
+    folder.mkdir(parents=True)
+    for name, body in images.items():
+        (folder / name).write_bytes(body)
+    return folder
+
+
+def smaller(body: bytes) -> bytes:
+    with Image.open(io.BytesIO(body)) as image:
+        return encode(image.resize((image.width * 4 // 5, image.height * 4 // 5), Image.Resampling.LANCZOS))
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory, pagepairs) -> Path:
+    """An index of two pictures of the small site, one of them at another size, and of one that is not there."""
+    folder = tmp_path_factory.mktemp("index")
+    images = {HOSTILE: picture(2, 1), "b.jpg": smaller(picture(3, 0)), "other.jpg": picture(99, 0)}
+    write_images(folder / "images", images)
+    (folder / "images" / "broken.jpg").write_bytes(picture(2, 2)[:2000])
+    (folder / "images" / "notes.txt").write_text("no image")
+    done = build(pagepairs, folder / "images", folder / "idx", "--cut", 0.97)
+    assert "1 unreadable (broken_image 1)" in done.out
+    return folder / "idx"
+
+
+def build(pagepairs, images: Path, output: Path, *flags: object, encoder: str = "builtin"):
+    done = pagepairs("benchmark", "build", "--name", "tests", "--images", images, "--encoder", encoder, "--output", output, *flags)
+    assert done.code == 0, done.err
+    return done
+
+
+@pytest.fixture(scope="module")
+def run(site_files: list[Path], index: Path, tmp_path_factory: pytest.TempPathFactory, pagepairs) -> Path:
+    output = tmp_path_factory.mktemp("run") / "out"
+    done = pagepairs("run", "--input", *site_files, "--output", output, "--encoder", "builtin", "--benchmark", index)
+    assert done.code == 0, done.err
+    return output
+
+
+def test_matched_images_go_and_the_rest_of_their_pages_stays(run: Path, site_run: Path) -> None:
+    matches = {row["image_url"]: (row["item"], row["signal"]) for row in rows(run, "matches") if row["signal"]}
+    assert matches == {"https://site.example/2/1.jpg": (HOSTILE, "both"), "https://site.example/3/0.jpg": ("b.jpg", "both")}
+    drops = [(row["reason"], row["image_url"]) for row in rows(run, "drops/pair") if row["reason"] == "benchmark_match"]
+    assert sorted(drops) == [("benchmark_match", url) for url in sorted(matches)]
+    assert_conserved(run)
+    before, after = ({row["pair_id"] for row in rows(output, "pairs")} for output in (site_run, run))
+    gone = {row["image_id"] for row in rows(run, "matches") if row["signal"]}
+    kept = {row["pair_id"] for row in rows(site_run, "pairs") if not {row["condition_id"], row["target_id"]} & gone}
+    assert after == kept < before
+
+
+def test_the_index_counts_and_lists_what_it_could_not_read(index: Path) -> None:
+    manifest = json.loads((index / "manifest.json").read_text())
+    assert (manifest["items"], manifest["unreadable"], manifest["hashes"]["flat"]) == (3, {"broken_image": 1}, 0)
+    assert [row["path"] for row in pq.read_table(index / "unreadable.parquet").to_pylist()] == ["broken.jpg"]
+    assert manifest["encoder"]["name"] == "builtin"
+    assert manifest["versions"]["faiss-cpu"]
+    assert [row["change"] for row in manifest["calibration"]["changes"] if row["mild"]] == [
+        *("recompressed", "resized", "greyed", "recoloured", "captioned", "cropped to 95 %")
+    ]
+    assert sorted(path.name for path in index.iterdir()) == [
+        *("items.parquet", "manifest.json", "thumbnails.parquet", "unreadable.parquet", "vectors.faiss", "vectors.npy")
+    ]
+
+
+def test_hostile_names_are_escaped_in_the_report(run: Path) -> None:
+    page_html = (run / "report" / "report.html").read_text()
+    assert "&lt;script&gt;alert(1)" in page_html
+    assert "<script>alert(1)" not in page_html
+
+
+def test_an_index_in_another_place_changes_nothing_and_another_cut_does(
+    run: Path, index: Path, tmp_path: Path, site_files: list[Path], pagepairs
+) -> None:
+    shutil.copytree(index, tmp_path / "moved")
+    shutil.copytree(run, tmp_path / "out")
+    before = data_hashes(tmp_path / "out")
+    again = ["run", "--input", *site_files, "--output", tmp_path / "out", "--encoder", "builtin", "--benchmark"]
+    done = pagepairs(*again, tmp_path / "moved")
+    assert (done.code, "pair: kept" in done.err) == (0, True), done.err
+    assert data_hashes(tmp_path / "out") == before
+    build(pagepairs, index.parent / "images", tmp_path / "idx", "--cut", 0.5)
+    done = pagepairs(*again, tmp_path / "idx")
+    assert (done.code, "building it again" in done.err) == (0, True), done.err
+    assert counters(tmp_path / "out", "matches")["matched"] > 2
+    done = pagepairs(*again[:-1], "--config", tmp_path / "none.json")
+    assert done.code == 2
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_workers_and_order_give_the_same_bytes(
+    run: Path, index: Path, site_files: list[Path], tmp_path: Path, pagepairs, workers: int
+) -> None:
+    flags = ["--encoder", "builtin", "--benchmark", index, "--workers", workers]
+    done = pagepairs("run", "--input", *site_files[::-1], "--output", tmp_path / "out", *flags)
+    assert done.code == 0, done.err
+    assert data_hashes(tmp_path / "out") == data_hashes(run)
+
+
+def test_several_indexes_are_all_kept_out(index: Path, site_files: list[Path], tmp_path: Path, pagepairs) -> None:
+    hashes = tmp_path / "hashes.txt"
+    other = build(pagepairs, write_images(tmp_path / "images", {"c.jpg": picture(5, 2)}), tmp_path / "c", "--cut", 0.97)
+    items = pq.read_table(tmp_path / "c" / "items.parquet").to_pylist()
+    hashes.write_text(f"{items[0]['pdq'].hex()} the third\n\n{items[0]['phash'] ^ 7:016x}\n")
+    done = pagepairs("benchmark", "build", "--name", "list", "--images", hashes, "--output", tmp_path / "list")
+    assert done.code == 0, done.err + other.out
+    run = ["run", "--input", *site_files, "--output", tmp_path / "out", "--encoder", "builtin"]
+    done = pagepairs(*run, "--benchmark", index, "--benchmark", tmp_path / "list")
+    assert done.code == 0, done.err
+    found = {
+        (row["benchmark"], row["image_url"][21:], row["item"], row["signal"]) for row in rows(tmp_path / "out", "matches") if row["signal"]
+    }
+    assert {row[:2] for row in found} == {("tests", "2/1.jpg"), ("tests", "3/0.jpg"), ("list", "5/2.jpg")}
+    [listed] = [row for row in rows(tmp_path / "out", "matches") if row["benchmark"] == "list" and row["signal"]]
+    assert (listed["item"], listed["signal"], listed["similarity"]) == ("the third", "hash", None)
+    assert (listed["pdq_distance"], listed["phash_distance"]) == (0, None)
+    done = pagepairs(*run, "--benchmark", index, "--benchmark", shutil.copytree(index, tmp_path / "twin"))
+    assert done.code == 2
+    assert "has the name of" in done.err
+
+
+def test_another_encoder_is_refused_before_anything_is_written(
+    index: Path, site_files: list[Path], shared_data, tmp_path: Path, pagepairs
+) -> None:
+    [network] = (shared_data / "encoder_mobilenet").glob("*.tflite")
+    run = ["run", "--input", *site_files, "--output", tmp_path / "out", "--low", 0.2, "--high", 0.9]
+    done = pagepairs(*run, "--encoder", f"tflite:{network}", "--benchmark", index)
+    assert (done.code, (tmp_path / "out").exists()) == (2, False)
+    assert "pagepairs embed --encoder builtin" in done.err
+    other = shutil.copytree(index, tmp_path / "idx")
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["encoder"]["preprocessing"] = "box-32-v0"
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    done = pagepairs(*run, "--encoder", "builtin", "--benchmark", other)
+    assert (done.code, (tmp_path / "out").exists()) == (2, False)
+    assert "preprocessing is 'box-32-v0' in the index and 'box-64-v1' here" in done.err
+    (other / "vectors.npy").write_bytes(b"")
+    assert "vectors.npy is missing or not as it was built" in pagepairs(*run, "--encoder", "builtin", "--benchmark", other).err
+    assert "benchmark build" in pagepairs(*run, "--encoder", "builtin", "--benchmark", tmp_path / "none").err
+
+
+def test_flat_images_never_match(tmp_path: Path, pagepairs) -> None:
+    flat = [encode(Image.new("RGB", (300, 260), (grey, grey, grey))) for grey in (127, 128)]
+    records = [*site([1]), Response(url="https://site.example/1/flat.jpg", body=flat[0])]
+    records.append(page("https://site.example/more/", ["https://site.example/1/flat.jpg", "https://site.example/1/0.jpg"]))
+    crawl = write_warc(tmp_path / "crawl.warc.gz", records)
+    images = write_images(tmp_path / "images", {"flat.jpg": flat[1], "same.jpg": flat[0], "1.jpg": picture(1, 0)})
+    done = build(pagepairs, images, tmp_path / "idx", "--cut", 0.97)
+    assert "2 of them flat" in done.out
+    run = ["run", "--input", crawl, "--encoder", "builtin", "--benchmark", tmp_path / "idx", "--low", -1, "--high", 1]
+    for number, flags in enumerate([[], ["--min-texture", 0]]):
+        done = pagepairs(*run, "--output", tmp_path / f"out{number}", *flags)
+        assert done.code == 0, done.err
+        images_rows = rows(tmp_path / f"out{number}", "images")
+        assert any(row["texture"] == 0 for row in images_rows) == bool(number)
+        matched = {row["image_url"] for row in rows(tmp_path / f"out{number}", "matches") if row["signal"]}
+        assert "https://site.example/1/flat.jpg" not in matched
+        assert "https://site.example/1/0.jpg" in matched
+
+
+def test_an_audit_finds_what_a_run_without_the_index_left(site_run: Path, index: Path, tmp_path: Path, pagepairs) -> None:
+    output = shutil.copytree(site_run, tmp_path / "out")
+    done = pagepairs("audit", "--output", output, "--benchmark", index, "--sample", 100)
+    assert done.code == 6, done.err
+    found = json.loads((output / "report" / "audit.json").read_text())
+    assert {row["image_url"] for row in found["left"]} == {"https://site.example/2/1.jpg", "https://site.example/3/0.jpg"}
+    assert found["clean"] is False
+    second = {row["item"]: row["bits"] for row in found["second_opinion"]["imagededup PHash"]["rows"] if row["found"]}
+    assert set(second) == {HOSTILE, "b.jpg"}  # by imagededup's own hash and search, from the pixels of the shards
+    assert "NOT CLEAN" in done.out
+    assert pagepairs("audit", "--output", tmp_path / "nothing", "--benchmark", index).code == 2
+
+
+def test_an_audit_says_so_when_vectors_are_missing(run: Path, index: Path, tmp_path: Path, pagepairs) -> None:
+    output = shutil.copytree(run, tmp_path / "out")
+    shutil.rmtree(output / "embeddings")
+    done = pagepairs("audit", "--output", output, "--benchmark", index)
+    assert done.code == 2
+    assert "holds vectors of builtin, the run of none" in done.err
+
+
+def test_a_build_that_fails_leaves_nothing(tmp_path: Path, pagepairs) -> None:
+    rng = np.random.default_rng(0)
+    noise = [encode(Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8))) for _ in range(3)]
+    images = write_images(tmp_path / "images", {f"{number}.jpg": body for number, body in enumerate(noise)})
+    build_flags = ["benchmark", "build", "--name", "n", "--images", images, "--encoder", "builtin", "--output", tmp_path / "idx"]
+    for flags, sentence in [
+        (["--index", "pq"], "--index pq needs 1,000 images to train on, there are 3"),
+        (["--nprobe", 4], "--nprobe 4"),
+        (["--unrelated", tmp_path / "none"], "there is no such folder or file"),
+        (["--sample", 0], "--sample 0"),
+    ]:
+        done = pagepairs(*build_flags, *flags)
+        assert (done.code, sentence in done.err) == (2, True), done.err
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["images"]
+    assert pagepairs(*build_flags).code == 0
+    assert "exists" in pagepairs(*build_flags).err
+
+
+def test_untouched_crawls_hold_no_benchmark_image(shared_data: Path, tmp_path: Path, pagepairs) -> None:
+    [network] = (shared_data / "encoder_mobilenet").glob("*.tflite")
+    images = shared_data / "bench_dreambooth" / "dataset"
+    build(pagepairs, images, tmp_path / "idx", "--sample", 8, encoder=f"tflite:{network}")
+    public = sorted(path for path in (shared_data / "warc_public").iterdir() if "broken" not in path.name)
+    inputs = [shared_data / "howtocook.warc.gz", *public]
+    run = ["run", "--input", *inputs, "--output", tmp_path / "out", "--encoder", f"tflite:{network}", "--low", 0.2, "--high", 0.95]
+    done = pagepairs(*run, "--benchmark", tmp_path / "idx")
+    assert done.code == 0, done.err
+    found = counters(tmp_path / "out", "matches")
+    assert found["images"] > 170
+    assert found["matched"] == 0
