@@ -19,7 +19,7 @@ from pagepairs.files import read_json
 from pagepairs.locks import OutputLocked
 from pagepairs.stores import exists, is_remote
 
-EXIT_SETTING, EXIT_INPUT, EXIT_OUTPUT, EXIT_NO_PAIRS = 2, 3, 4, 5
+EXIT_SETTING, EXIT_INPUT, EXIT_OUTPUT, EXIT_NO_PAIRS, EXIT_RUNNER = 2, 3, 4, 5, 6
 # The groups of settings whose flags a subcommand takes; the others come from OUTPUT/config.json.
 _GROUPS = {
     "run": ("scan", "embed", "pair", "shard", "run"),
@@ -40,7 +40,10 @@ _EPILOG = (
 
 
 def main(command: str, argv: Sequence[str]) -> int:
-    """Runs a subcommand; returns 0, or 2 for a setting, 3 for an input, 4 for an output that cannot be used, 5 for no pairs."""
+    """Runs a subcommand; returns 0.
+
+    Or 2 for a setting, 3 for an input, 4 for an output that cannot be used, 5 for no pairs, 6 for a runner that failed.
+    """
     # Beam logs a worker's error with its traceback before it raises it, and warns of cloud clients that nobody asked for.
     logging.getLogger().setLevel(logging.CRITICAL)
     try:
@@ -48,6 +51,7 @@ def main(command: str, argv: Sequence[str]) -> int:
     except ValueError as error:
         return _fail(error, EXIT_SETTING)
     from pipeline.run import STAGES, InputError, NothingFound, as_json, plan, run_stages
+    from pipeline.runners import JobFailed
 
     stages = STAGES if command == "run" else (command,)
     try:
@@ -65,6 +69,8 @@ def main(command: str, argv: Sequence[str]) -> int:
         return _fail(error, EXIT_SETTING)
     except (OSError, RuntimeError) as error:
         found = _file_error(error, config.run.output)
+        if found is None and isinstance(error, JobFailed):
+            found = error.sentence, EXIT_RUNNER
         if found is None:
             raise
         return _fail(*found)

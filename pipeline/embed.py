@@ -22,6 +22,7 @@ from pipeline.jobs import Journal, Outcome, report_metrics
 from pipeline.look import pixels
 from pipeline.progress import Meter
 from pipeline.references import SourceChanged, read_images
+from pipeline.runners import open_job
 
 Locate = Callable[[str], str]
 
@@ -189,7 +190,7 @@ def embed_units(paths: Sequence[str], job: EmbedJob, journal: Journal, options: 
     """Embeds every unit that the journal does not hold; returns how many that were."""
     todo = sorted(path for path in paths if not journal.has(os.path.basename(path).removesuffix(".parquet")))
     if todo:
-        with beam.Pipeline(options=options) as pipeline:
+        with open_job("embed", options) as pipeline:
             (
                 pipeline
                 | "embed/Units" >> beam.Create(todo)

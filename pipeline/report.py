@@ -32,6 +32,7 @@ from pipeline.report_thumbnails import (
     read_members,
     read_thumbnails,
 )
+from pipeline.runners import open_job
 
 _DROP_STAGES = ("scan", "embed", "pair", "shard")
 
@@ -54,7 +55,7 @@ def write_report(output: str, *, locate: Callable[[str], str], pipeline_options:
     limits = decode_limits(config_from_json(read_json(os.path.join(output, "config.json"))).scan)
     page = os.path.join(output, "report", "report.html")
     drops = [f"drops/{stage}" for stage in _DROP_STAGES]
-    with beam.Pipeline(options=pipeline_options) as pipeline:
+    with open_job("report", pipeline_options) as pipeline:
         files = pipeline | "Files" >> beam.Create(_files(output, "images", "episodes", "candidates", *drops))
         hosts = beam.pvalue.AsDict(_top_hosts(files))
         summary = _summarise(files, "Summarise")

@@ -25,12 +25,13 @@ from pagepairs.records import SCHEMA_VERSION
 from pagepairs.stores import absolute, exists, store_of
 from pipeline.card import most_common_hosts, write_card
 from pipeline.datasets import complete_dataset, is_complete, publish_dataset, work_folder
-from pipeline.jobs import Journal, Outcome, count_parts, merge_outcomes, part_name, pipeline_options, run_tasks
+from pipeline.jobs import Journal, Outcome, count_parts, merge_outcomes, part_name, run_tasks
 from pipeline.pair import match_outcome, pair_up, parts_for, shown_settings, stage_digest
 from pipeline.pair_job import PairJob
 from pipeline.pair_matches import check_encoders, embedded_digests
 from pipeline.progress import watch
 from pipeline.report_compare import check_compare
+from pipeline.runners import default_threads, pipeline_options
 from pipeline.scan import DATASETS, ScanTask, ScanUnits, cut_units, task_name
 from pipeline.shard import ShardJob, count_shards, vector_files, write_shards
 from pipeline.sources import ScanUnit, SourceMap, find_units
@@ -79,7 +80,7 @@ class Run:
     @property
     def threads(self) -> int:
         """Decode threads of each process."""
-        return self.config.run.threads or max(1, (os.cpu_count() or 1) // self.config.run.workers)
+        return self.config.run.threads or default_threads(self.options, self.config.run.workers)
 
     def path(self, *names: str) -> str:
         """Path below the output folder."""
