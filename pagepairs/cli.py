@@ -15,6 +15,7 @@ COMMANDS = {
     "report": (_STAGES, "shows what was kept and dropped, and why"),
     "benchmark": ("pipeline.benchmark", "builds an index of a test set, so that runs keep its images out"),
     "audit": ("pipeline.audit", "proves that finished pairs hold no image of a test set"),
+    "train": ("train.commands", "trains an image-conditioned diffusion model on pair shards"),
     "inspect": ("pipeline.inspection", "shows rows and images of any dataset"),
 }
 
