@@ -177,6 +177,11 @@ def part_name(part: int, parts: int) -> str:
     return f"part-{part:05d}-of-{parts:05d}"
 
 
+def part_number(path: str) -> int:
+    """Returns the part that a file is of, from its name."""
+    return int(os.path.basename(path).split("-")[1])
+
+
 def run_parts(
     label: str,
     inputs: Sequence[tuple[str, str]],

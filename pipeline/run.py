@@ -27,6 +27,7 @@ from pipeline.card import most_common_hosts, write_card
 from pipeline.datasets import complete_dataset, is_complete, publish_dataset, work_folder
 from pipeline.jobs import Journal, Outcome, count_parts, merge_outcomes, part_name, run_tasks
 from pipeline.pair import match_outcome, pair_up, parts_for, shown_settings, stage_digest
+from pipeline.pair_duplicates import count_duplicates, near_parts, read_stars
 from pipeline.pair_job import PairJob
 from pipeline.pair_matches import check_encoders, embedded_digests
 from pipeline.progress import watch
@@ -354,7 +355,7 @@ def _pair(run: Run) -> None:
     _forget_others(run, "pair-", work)
     with _timed(run, "pair"):
         parts = parts_for(inputs["images"], inputs["links"])
-        with watch(run.progress, "pair", 6 * parts, "part") as meter:
+        with watch(run.progress, "pair", 8 * parts + near_parts(parts), "part") as meter:
             job = PairJob(
                 output=run.output,
                 work=work,
@@ -371,11 +372,17 @@ def _pair(run: Run) -> None:
         pages, pairs = (
             merge_outcomes(journals[phase].read(part_name(part, parts)) for part in range(parts)) for phase in ("episodes", "pairs")
         )
+        images = merge_outcomes(journals["canonical"].read(part_name(part, parts)) for part in range(parts)).counters
         histogram = {"low": -1.0, "high": 1.0, "counts": pairs.counters.pop("histogram")}
         found = {"encoder": folder, "band": {"low": low, "high": high, "source": source}, "histogram": histogram}
         found["settings"] = shown_settings(run.config.pair, benchmarks)
         matched = match_outcome(job, {name: manifest.rows for name, manifest in inputs.items()}, _input_manifest(run, "units", "scan").rows)
-        counters = {"matches": matched.counters, "episodes": pages.counters, "candidates": pairs.counters | found}
+        duplicates = count_duplicates(images, read_stars(job, journals))
+        counters = {
+            "matches": matched.counters,
+            "episodes": pages.counters | {"duplicates": duplicates},
+            "candidates": pairs.counters | found,
+        }
         _publish(run, work, digest, [matched, pages, pairs], datasets, counters)
     run.say(
         f"pair: {pages.counters['episodes']:,} episodes, {pairs.counters['in']:,} candidates, "
