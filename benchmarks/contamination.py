@@ -140,9 +140,7 @@ def main() -> None:
         {"build": build, "hold": hold}.get(args.side, lambda folder, kind: measure(folder, kind, args.batch))(args.folder, args.kind)
         return
     print(conditions(args.repeats))
-    print(
-        "  vectors  kind  build s      MB  batch    queries/s of a core  recall at 0.6  core-h for 400 M  PSS MiB, 1 process  2 processes, each"
-    )
+    print("  vectors  kind  build s      MB  batch  queries/s of a core  recall at 0.6  core-h for 400 M  PSS MiB of 1 process, of 2")
     for count in args.vectors:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
