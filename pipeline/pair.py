@@ -66,7 +66,9 @@ def pair_up(job: PairJob, options: PipelineOptions) -> dict[str, Journal]:
 
 
 def write_matches(job: PairJob, options: PipelineOptions) -> None:
-    """Writes the file of matches/; it is empty without a benchmark."""
+    """Writes the file of matches/, unless it is there; it is empty without a benchmark."""
+    if os.path.exists(job.matches):
+        return
     table = MATCHES.empty_table()
     if job.benchmarks:
         table = find_matches(MatchJob(output=job.output, work=job.work, benchmarks=job.benchmarks), options)

@@ -238,8 +238,7 @@ class _Hashes:
                     # Bits of both hashes stand in for the cosine that such an index lacks: the fewer, the nearer.
                     by_phash, by_pdq = hash_distances(search, phash[other], pdq[other], item)
                     bits = by_phash.astype(np.float32) + by_pdq
-                    best = np.argsort(bits, kind="stable")[:SURVIVORS]
-                    near.append(_rows(table["image_id"], other[best], number, item[best], -bits[best]))
+                    near.append(_nearest(_rows(table["image_id"], other, number, item, -bits)))
         write_arrow(self._job.path("hashes", name), pa.concat_tables(found))
         write_arrow(self._job.path("near-hashes", name), pa.concat_tables(near))
         return Outcome(counters={"images": seen, "flat": flat})
@@ -257,6 +256,7 @@ class _Vectors:
         name, files = task
         by_hash = read_arrow(self._job.path("", "by-hash"))
         found, seen = [_NEAR.empty_table()], 0
+        below = {number: _NEAR.empty_table() for number in range(len(self._job.benchmarks))}
         for path in files:
             table = _take_only(pq.read_table(path), self._job)
             vectors_ND, seen = vectors_of(table["embedding"]), seen + table.num_rows
@@ -265,16 +265,18 @@ class _Vectors:
                     continue
                 opened = _open_vectors(benchmark.folder, benchmark.content, benchmark.search)
                 item, similarity = nearest_items(opened, vectors_ND)
-                order = np.argsort(-similarity, kind="stable")
-                above = int((similarity >= np.float32(benchmark.cut)).sum())
-                rows = order[: above + SURVIVORS]
-                found.append(_rows(table["image_id"], rows, number, item[rows], similarity[rows]))
                 asked = by_hash.filter(pc.equal(by_hash["benchmark"], number))
                 place = pc.index_in(asked["image_id"], table["image_id"])
                 asked, place = asked.filter(pc.is_valid(place)), place.drop_null().to_numpy()
                 to_item = asked["item"].to_numpy()
                 found.append(_rows(table["image_id"], place, number, to_item, similarities_to(opened, vectors_ND[place], to_item)))
-        write_arrow(self._job.path("vectors", name), pa.concat_tables(found))
+                matches = similarity >= np.float32(benchmark.cut)
+                rows = np.flatnonzero(matches)
+                found.append(_rows(table["image_id"], rows, number, item[rows], similarity[rows]))
+                rows = np.setdiff1d(np.flatnonzero(~matches), place)
+                near = _rows(table["image_id"], rows, number, item[rows], similarity[rows])
+                below[number] = _nearest(pa.concat_tables([below[number], near]))
+        write_arrow(self._job.path("vectors", name), pa.concat_tables([*found, *below.values()]))
         return Outcome(counters={"images": seen})
 
 
@@ -293,6 +295,11 @@ class _Facts:
             tables.append(table.filter(pc.and_(pc.is_in(table["image_id"], wanted), pc.equal(table["reason"], ""))).select(_FACTS.names))
         write_arrow(self._job.path("facts", name), pa.concat_tables(tables))
         return Outcome()
+
+
+def _nearest(rows: pa.Table) -> pa.Table:
+    """Returns the rows of the nearest images, as many as survivors are shown."""
+    return rows.take(pc.select_k_unstable(rows, SURVIVORS, [("similarity", "descending"), ("image_id", "ascending")]))
 
 
 def _rows(ids: pa.ChunkedArray, row: np.ndarray, benchmark: int, item: np.ndarray, similarity: np.ndarray | None = None) -> pa.Table:

@@ -103,7 +103,8 @@ def run_stages(config: Config, stages: tuple[str, ...], say: Callable[[str], Non
     """
     output = absolute(config.run.output)
     options = pipeline_options(config.beam_args, config.run.workers)
-    find_band(config)
+    if "pair" in stages:
+        find_band(config)
     _check_block_list(config.scan.block_list)
     if config.report.compare:
         check_compare(config.report.compare)

@@ -3,11 +3,13 @@
 import io
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from made_crawls import Response, encode, page, picture, site, write_warc
 from outputs import assert_conserved, counters, data_hashes, rows
 from PIL import Image
@@ -226,3 +228,35 @@ def test_untouched_crawls_hold_no_benchmark_image(shared_data: Path, tmp_path: P
     found = counters(tmp_path / "out", "matches")
     assert found["images"] > 170
     assert found["matched"] == 0
+
+
+class _StandIn(torch.nn.Module):
+    """In the place of Meta's network, which was not at hand: where an image is bright, in an 8 x 8 grid."""
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        cells = torch.nn.functional.adaptive_avg_pool2d(pixels.mean(1, keepdim=True), 8).flatten(1)
+        return torch.nn.functional.normalize(cells - cells.mean(1, keepdim=True))
+
+
+def test_a_copy_descriptor_beside_the_runs_encoder(index: Path, site_files: list[Path], tmp_path: Path, pagepairs) -> None:
+    network = tmp_path / "sscd_disc_mixup.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated; the descriptor is published in no other form
+        torch.jit.trace(_StandIn(), torch.zeros(2, 3, 320, 320)).save(str(network))
+    flags = ["--name", "tests", "--images", index.parent / "images", "--descriptor", f"sscd:{network}", "--device", "cpu", "--sample", 1]
+    done = pagepairs("benchmark", "build", *flags, "--output", tmp_path / "published")
+    assert (done.code, "cut 0.45 (published" in done.out) == (0, True), done.err
+    assert pagepairs("benchmark", "build", *flags, "--output", tmp_path / "idx", "--cut", 0.97).code == 0
+    run = ["run", "--input", *site_files, "--output", tmp_path / "out", "--encoder", "builtin"]
+    assert pagepairs(*run).code == 0
+    done = pagepairs(*run, "--benchmark", tmp_path / "idx")
+    assert done.code == 2
+    assert "pagepairs embed --encoder sscd:sscd_disc_mixup.pt" in done.err
+    done = pagepairs("embed", "--output", tmp_path / "out", "--encoder", f"sscd:{network}", "--device", "cpu")
+    assert done.code == 0, done.err
+    done = pagepairs(*run, "--benchmark", tmp_path / "idx")
+    assert done.code == 0, done.err
+    matches = {row["image_url"][21:]: row["signal"] for row in rows(tmp_path / "out", "matches") if row["signal"]}
+    assert matches == {"2/1.jpg": "both", "3/0.jpg": "both"}
+    assert counters(tmp_path / "out", "candidates")["encoder"] == "builtin"
+    assert counters(tmp_path / "out", "matches")["benchmarks"][0]["encoder"] == "sscd-sscd_disc_mixup"
