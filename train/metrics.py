@@ -128,6 +128,6 @@ def copier_warning(*, real: int, conditions: int, k: int) -> str:
     if real > k * conditions:
         return ""
     return (
-        f"N / K = {real / conditions:g} samples a condition with k = {k} neighbours: a model that only copies its conditions has full recall"
-        f" too; take more than {k} samples a condition"
+        f"N / K = {real / conditions:g} samples a condition with k = {k} neighbours: "
+        f"a model that only copies its conditions can have full recall too; take more than {k} samples a condition"
     )

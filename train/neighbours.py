@@ -55,7 +55,7 @@ def inside_any(query_MD: np.ndarray, centre_ND: np.ndarray, squared_radius_N: np
     for rows in _blocks(len(query_MD), len(centre_ND)):
         excess_QN = _products(query_MD[rows], centre_ND, norm_M[rows], norm_N)
         excess_QN -= squared_radius_N
-        inside_Q = (excess_QN < -bound).any(axis=1)
+        inside_Q = np.any(excess_QN < -bound, axis=1)
         open_Q = np.flatnonzero(~inside_Q)
         row, column = np.nonzero(excess_QN[open_Q] <= bound)
         row = open_Q[row]
