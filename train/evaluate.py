@@ -1,0 +1,312 @@
+"""`pagepairs evaluate`: the K-shot protocol on a checkpoint, or two folders of images; leaves evaluation.json, manifest.json and samples.
+
+real images ─ features ──────────────────────────────────┐
+conditions ─ samples at each guidance ─ PNGs ─ features ─ scores ─ evaluation.json
+(or: a folder of generated images) ────────── features ─┘
+"""
+
+import dataclasses
+import hashlib
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from itertools import islice
+from typing import Any, TypeVar
+
+import numpy as np
+from tqdm import tqdm
+
+from pagepairs import __version__
+from pagepairs.files import write_json
+from train.evaluate_config import EvaluateConfig
+from train.features import FeatureSpace, encoder_space, extract
+from train.image_files import Dropped, ImageFile, Picture, find_images, read_images, read_shard_images, shard_files
+from train.kshot import Split, by_class, check_classes, split_classes, split_folders
+from train.metrics import copier_warning
+from train.samples import Generator, Wanted, keep_record, make_samples, read_samples, wanted_samples
+from train.scores import cosines, floor_warning, memorisation, score_space
+
+SCHEMA_VERSION = 1
+COPIES = 6
+"""Generated images nearest to a training image that the page shows."""
+_PACKAGES = ("numpy", "pillow", "torch", "torch-fidelity", "transformers")
+
+LoadGenerator = Callable[[EvaluateConfig], Generator]
+LoadSpaces = Callable[[EvaluateConfig], Sequence[FeatureSpace]]
+Item = TypeVar("Item")
+
+
+@dataclass(kw_only=True, eq=False)
+class Sets:
+    """What was read and made, ready to be scored."""
+
+    real: Sequence[np.ndarray]
+    """Features of all real images in each space."""
+    generated: Sequence[dict[str, np.ndarray]]
+    """Features of each generated set by its name, in each space."""
+    split: Split
+    pixels: Callable[[str], Iterator[np.ndarray]]
+    """The images of a generated set, in the order of its features."""
+    facts: dict[str, Any]
+    """What evaluation.json says of them: protocol, sets, warnings, ..."""
+    dropped: Dropped
+    wanted: Sequence[Wanted] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Copy:
+    """A generated image beside the training image that it is nearest to."""
+
+    name: str
+    """Of its set."""
+    generated: np.ndarray
+    training: Picture
+    cosine: float
+
+
+@dataclass(kw_only=True, eq=False)
+class Scored:
+    """An evaluation and the pictures that its page shows."""
+
+    evaluation: dict[str, Any]
+    pixels: Callable[[str], Iterator[np.ndarray]]
+    wanted: Sequence[Wanted] = ()
+    copies: Sequence[Copy] = field(default=())
+
+
+def load_spaces(config: EvaluateConfig) -> list[FeatureSpace]:
+    """Returns the encoder's space, and Inception's where its weights are given.
+
+    Raises:
+      ValueError: for weights that are missing or do not fit.
+    """
+    inception = []
+    if config.inception_weights:  # first: a missing file is found before an encoder is downloaded
+        from train.inception import load_inception
+
+        inception = [load_inception(config.inception_weights, device=config.device)]
+    return [encoder_space(config.encoder, weights=config.encoder_weights, device=config.device), *inception]
+
+
+def evaluate(config: EvaluateConfig, *, load_generator: LoadGenerator, load_spaces: LoadSpaces = load_spaces) -> Scored:
+    """Scores a checkpoint or a folder, and writes evaluation.json.
+
+    Args:
+      config: the settings.
+      load_generator: returns the model of --checkpoint, ready to run.
+      load_spaces: returns the feature spaces; the first, an encoder's of unit vectors, also gives the cosines.
+
+    Raises:
+      ValueError: for what cannot be scored: before any sample is made, and, where files need not be decoded for it, before any work.
+    """
+    training = _find_training(config)
+    sets = (_model_sets if config.checkpoint else _folder_sets)(config, load_generator, load_spaces)
+    return _score(config, sets, training)
+
+
+def _model_sets(config: EvaluateConfig, load_generator: LoadGenerator, load_spaces: LoadSpaces) -> "tuple[Sequence[FeatureSpace], Sets]":
+    samples, needed = config.samples_per_condition, config.shots * config.samples_per_condition
+    classes = by_class(find_images(config.images, flag="--images"), seed=config.seed)
+    check_classes(classes, folder=config.images, needed=needed)
+    copier = copier_warning(real=samples, conditions=1, k=config.neighbours)
+    if copier and not config.copiers_pass:
+        raise ValueError(f"--samples-per-condition {samples}: {copier}, or say --copiers-pass")
+    generator, spaces = load_generator(config), load_spaces(config)
+    reader = _ClassReader(classes, needed=needed, config=config, size_px=generator.image_px)
+    real = extract(spaces, _bar(reader.images(), sum(min(len(files), 2 * needed) for files in classes.values()), "real images"))
+    split = split_classes(reader.counts, shots=config.shots, samples=samples)
+    wanted = wanted_samples(reader.conditions, samples=samples, seed=config.seed)
+    sets = {f"w{weight:g}": weight for weight in config.guidance}
+    _keep_manifest(config, generator, reader, split, wanted, tuple(sets))
+
+    def pixels(name: str) -> Iterator[np.ndarray]:
+        return read_samples(os.path.join(config.output, "samples", name), wanted)
+
+    features = {}
+    for name, weight in sets.items():
+        make_samples(generator, wanted, guidance=weight, folder=os.path.join(config.output, "samples", name))
+        features[name] = extract(spaces, pixels(name))
+    generated = [{name: found[place] for name, found in features.items()} for place in range(len(spaces))]
+    facts = {
+        "protocol": {
+            "name": "k-shot",
+            "classes": len(classes),
+            "real_images": len(split.real),
+            "conditions": len(split.conditions),
+            "samples_per_condition": samples,
+            "neighbours": config.neighbours,
+            "size_px": generator.image_px,
+        },
+        "sets": {name: {"guidance": weight} for name, weight in sets.items()},
+        "model": dict(generator.digest),
+        "cosines": {"encoder": dict(spaces[0].digest), "rows": cosines(generated[0], real[0][split.conditions], samples=samples)},
+        "warnings": [copier] if copier else [],
+    }
+    return spaces, Sets(real=real, generated=generated, split=split, pixels=pixels, facts=facts, dropped=reader.dropped, wanted=wanted)
+
+
+class _ClassReader:
+    """Reads the real images class by class: up to 2R readable ones of each, R for the scores and R for the floor."""
+
+    def __init__(self, classes: dict[str, list[ImageFile]], *, needed: int, config: EvaluateConfig, size_px: int) -> None:
+        self._classes, self._needed, self._config, self._size_px = classes, needed, config, size_px
+        self.dropped, self.counts, self.conditions = Dropped(), list[int](), list[Picture]()
+        self.entries: list[dict[str, str]] = []
+
+    def images(self) -> Iterator[np.ndarray]:
+        """Yields their pixels; what was read is known when it ends."""
+        for name, files in self._classes.items():
+            pictures, rest = list[Picture](), iter(files)
+            while more := list(islice(rest, 2 * self._needed - len(pictures))):  # a file that cannot be read is replaced by the next
+                pictures += read_images(more, size_px=self._size_px, dropped=self.dropped)
+            if len(pictures) < self._needed:
+                raise ValueError(
+                    f"--images {self._config.images}: class {name!r} has {len(pictures)} usable images where shots x samples-per-condition "
+                    f"= {self._needed} are needed ({self.dropped}); lower --samples-per-condition or leave the class out"
+                )
+            self.counts.append(len(pictures))
+            self.conditions += pictures[: self._config.shots]
+            self.entries += [{"name": picture.name, "image_id": picture.image_id} for picture in pictures]
+            yield from (picture.rgb_HW3 for picture in pictures)
+
+
+def _keep_manifest(
+    config: EvaluateConfig, generator: Generator, reader: _ClassReader, split: Split, wanted: Sequence[Wanted], sets: Sequence[str]
+) -> None:
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "model": dict(generator.digest),
+        "real": [reader.entries[row] for row in split.real],
+        "floor": [[reader.entries[row] for row in rows] for rows in (split.floor_a, split.floor_b)],
+        "samples": [one.as_json() | {"files": [f"samples/{name}/{one.sample_id}.png" for name in sets]} for one in wanted],
+    }
+    keep_record(os.path.join(config.output, "manifest.json"), record, decides={"model": "another model or other sampling settings"})
+
+
+def _folder_sets(config: EvaluateConfig, _: LoadGenerator, load_spaces: LoadSpaces) -> "tuple[Sequence[FeatureSpace], Sets]":
+    folders = {"generated": config.generated, "real": config.real}
+    files = {name: _shuffled(find_images(path, flag=f"--{name}"), config.seed) for name, path in folders.items()}
+    dropped, spaces = Dropped(), load_spaces(config)
+    size_px = config.size or _common_size(files["generated"], config.generated)
+
+    def pixels(name: str, dropped: Dropped) -> Iterator[np.ndarray]:
+        return (picture.rgb_HW3 for picture in read_images(files[name], size_px=size_px, dropped=dropped))
+
+    features = {name: extract(spaces, _bar(pixels(name, dropped), len(files[name]), name)) for name in folders}
+    generated, real = (len(features[name][0]) for name in folders)
+    count = min(generated, real)
+    if count <= config.neighbours:
+        raise ValueError(
+            f"--generated {config.generated}: of {generated} generated and {real} real images more than --neighbours {config.neighbours} "
+            f"each are needed; give more images" + (f" (not usable: {dropped})" if dropped.counts else "")
+        )
+    said = f"{generated} generated and {real} real images: {count} of each are compared, chosen by a hash of their names"
+    facts = {
+        "protocol": {"name": "folders", "real_images": count, "neighbours": config.neighbours, "size_px": size_px},
+        "sets": {"generated": {}},
+        "warnings": [said] if generated != real else [],
+    }
+    return spaces, Sets(
+        real=features["real"],
+        generated=[{"generated": found[:count]} for found in features["generated"]],
+        split=split_folders(real, generated),
+        pixels=lambda name: islice(pixels(name, Dropped()), count),
+        facts=facts,
+        dropped=dropped,
+    )
+
+
+def _shuffled(files: Iterable[ImageFile], seed: int) -> list[ImageFile]:
+    return sorted(files, key=lambda file: hashlib.blake2b(f"{seed} {file.name}".encode("utf-8", "surrogateescape")).digest())
+
+
+def _common_size(files: Sequence[ImageFile], folder: str) -> int:
+    """Returns the side of the generated images, which are squares of one size."""
+    for picture in read_images(files, size_px=0, dropped=Dropped()):
+        height, width = picture.rgb_HW3.shape[:2]
+        if height != width:
+            raise ValueError(
+                f"--generated {folder}: {picture.name} has {width} x {height} pixels; give --size, the side to crop all images to"
+            )
+        return int(height)
+    raise ValueError(f"--generated {folder}: none of {len(files)} images can be read")
+
+
+def _score(config: EvaluateConfig, read: tuple[Sequence[FeatureSpace], Sets], training: "_Training | None") -> Scored:
+    spaces, sets = read
+    k = config.neighbours
+    found = [
+        score_space(space, real, sets.split, generated, k=k)
+        for space, real, generated in zip(spaces, sets.real, sets.generated, strict=True)
+    ]
+    warnings = [*sets.facts["warnings"], floor_warning(sets.split, k=k)]
+    evaluation = {
+        "schema_version": SCHEMA_VERSION,
+        **sets.facts,
+        "spaces": found,
+        "dropped": sets.dropped.as_json(),
+        "warnings": [warning for warning in warnings if warning],
+        "settings": dataclasses.asdict(config),
+        "versions": {"pagepairs": __version__, "python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+    }
+    copies: list[Copy] = []
+    if training is not None:
+        evaluation["memorisation"], copies = _memorised(spaces[0], sets, training)
+    write_json(os.path.join(config.output, "evaluation.json"), evaluation)
+    return Scored(evaluation=evaluation, pixels=sets.pixels, wanted=sets.wanted, copies=copies)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Training:
+    """Where the training images lie."""
+
+    shards: tuple[str, ...]
+    files: tuple[ImageFile, ...]
+
+    def pictures(self, dropped: Dropped) -> Iterator[Picture]:
+        """Yields them: of pairs, the targets."""
+        if self.shards:
+            return read_shard_images(self.shards, side="target", size_px=0, dropped=dropped)
+        return read_images(self.files, size_px=0, dropped=dropped)
+
+
+def _find_training(config: EvaluateConfig) -> _Training | None:
+    if not config.training:
+        return None
+    shards = shard_files(config.training)
+    return _Training(shards=shards, files=() if shards else find_images(config.training, flag="--training"))
+
+
+def _memorised(space: FeatureSpace, sets: Sets, training: _Training) -> tuple[dict[str, Any], list[Copy]]:
+    """Returns how near each set comes to the training images, and the nearest pairs of images."""
+    dropped = Dropped()
+    stream = (picture.rgb_HW3 for picture in training.pictures(dropped))
+    (vector_ND,) = extract([space], _bar(stream, len(training.files) or None, "training"))
+    if not len(vector_ND):
+        raise ValueError(f"--training: no image can be read: {dropped}")
+    scores, nearest = memorisation(sets.generated[0], sets.real[0][sets.split.real], vector_ND)
+    scores["dropped"] = dropped.as_json()
+    every = [(float(cosine), name, row) for name, found in nearest.items() for row, cosine in enumerate(found.cosine_M)]
+    top = sorted(every, key=lambda one: (-one[0], one[1:]))[:COPIES]
+    originals = _pick(training.pictures(Dropped()), {int(nearest[name].index_M[row]) for _, name, row in top})
+    made = {name: _pick(sets.pixels(name), {row for _, one, row in top if one == name}) for _, name, _ in top}
+    copies = [
+        Copy(name=name, generated=made[name][row], training=originals[int(nearest[name].index_M[row])], cosine=cosine)
+        for cosine, name, row in top
+    ]
+    scores["nearest"] = [
+        {"set": copy.name, "row": row, "training": copy.training.name, "cosine": copy.cosine}
+        for copy, (_, _, row) in zip(copies, top, strict=True)
+    ]
+    return scores, copies
+
+
+def _pick(items: Iterable[Item], rows: set[int]) -> dict[int, Item]:
+    return {row: item for row, item in enumerate(islice(items, max(rows) + 1)) if row in rows}
+
+
+def _bar(items: Iterable[Item], total: int | None, label: str) -> Iterator[Item]:
+    yield from tqdm(items, total=total, desc=label, unit="image", disable=not sys.stderr.isatty())
