@@ -11,7 +11,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import islice
 from typing import Any, TypeVar
@@ -23,10 +23,10 @@ from pagepairs import __version__
 from pagepairs.files import write_json
 from train.evaluate_config import EvaluateConfig
 from train.features import FeatureSpace, encoder_space, extract
-from train.image_files import Dropped, ImageFile, Picture, find_images, read_images, read_shard_images, shard_files
+from train.image_files import Dropped, ImageFile, InputError, Picture, find_images, read_images, read_shard_images, shard_files
 from train.kshot import Split, by_class, check_classes, split_classes, split_folders
 from train.metrics import copier_warning
-from train.samples import Generator, Wanted, keep_record, make_samples, read_samples, wanted_samples
+from train.sample_files import Generator, Wanted, keep_record, make_samples, read_samples, wanted_samples
 from train.scores import cosines, floor_warning, memorisation, score_space
 
 SCHEMA_VERSION = 1
@@ -73,8 +73,15 @@ class Scored:
 
     evaluation: dict[str, Any]
     pixels: Callable[[str], Iterator[np.ndarray]]
+    """All images of a set."""
+    samples: str
+    """Folder of the sets that a model made."""
     wanted: Sequence[Wanted] = ()
-    copies: Sequence[Copy] = field(default=())
+    copies: Sequence[Copy] = ()
+
+    def read(self, name: str, wanted: Sequence[Wanted]) -> Iterator[np.ndarray]:
+        """Yields some samples of a set."""
+        return read_samples(os.path.join(self.samples, name), wanted)
 
 
 def load_spaces(config: EvaluateConfig) -> list[FeatureSpace]:
@@ -115,7 +122,7 @@ def _model_sets(config: EvaluateConfig, load_generator: LoadGenerator, load_spac
     if copier and not config.copiers_pass:
         raise ValueError(f"--samples-per-condition {samples}: {copier}, or say --copiers-pass")
     generator, spaces = load_generator(config), load_spaces(config)
-    reader = _ClassReader(classes, needed=needed, config=config, size_px=generator.image_px)
+    reader = _ClassReader(classes, needed=needed, config=config, generator=generator)
     real = extract(spaces, _bar(reader.images(), sum(min(len(files), 2 * needed) for files in classes.values()), "real images"))
     split = split_classes(reader.counts, shots=config.shots, samples=samples)
     wanted = wanted_samples(reader.conditions, samples=samples, seed=config.seed)
@@ -151,8 +158,8 @@ def _model_sets(config: EvaluateConfig, load_generator: LoadGenerator, load_spac
 class _ClassReader:
     """Reads the real images class by class: up to 2R readable ones of each, R for the scores and R for the floor."""
 
-    def __init__(self, classes: dict[str, list[ImageFile]], *, needed: int, config: EvaluateConfig, size_px: int) -> None:
-        self._classes, self._needed, self._config, self._size_px = classes, needed, config, size_px
+    def __init__(self, classes: dict[str, list[ImageFile]], *, needed: int, config: EvaluateConfig, generator: Generator) -> None:
+        self._classes, self._needed, self._config, self._generator = classes, needed, config, generator
         self.dropped, self.counts, self.conditions = Dropped(), list[int](), list[Picture]()
         self.entries: list[dict[str, str]] = []
 
@@ -161,14 +168,16 @@ class _ClassReader:
         for name, files in self._classes.items():
             pictures, rest = list[Picture](), iter(files)
             while more := list(islice(rest, 2 * self._needed - len(pictures))):  # a file that cannot be read is replaced by the next
-                pictures += read_images(more, size_px=self._size_px, dropped=self.dropped)
+                pictures += read_images(more, size_px=self._generator.image_px, dropped=self.dropped)
             if len(pictures) < self._needed:
-                raise ValueError(
+                raise InputError(
                     f"--images {self._config.images}: class {name!r} has {len(pictures)} usable images where shots x samples-per-condition "
                     f"= {self._needed} are needed ({self.dropped}); lower --samples-per-condition or leave the class out"
                 )
             self.counts.append(len(pictures))
-            self.conditions += pictures[: self._config.shots]
+            first = {picture.name for picture in pictures[: self._config.shots]}
+            again = [file for file in files if file.name in first]  # as large as the encoder saw them in training
+            self.conditions += read_images(again, size_px=self._generator.condition_px, dropped=self.dropped, small_ok=True)
             self.entries += [{"name": picture.name, "image_id": picture.image_id} for picture in pictures]
             yield from (picture.rgb_HW3 for picture in pictures)
 
@@ -199,7 +208,7 @@ def _folder_sets(config: EvaluateConfig, _: LoadGenerator, load_spaces: LoadSpac
     generated, real = (len(features[name][0]) for name in folders)
     count = min(generated, real)
     if count <= config.neighbours:
-        raise ValueError(
+        raise InputError(
             f"--generated {config.generated}: of {generated} generated and {real} real images more than --neighbours {config.neighbours} "
             f"each are needed; give more images" + (f" (not usable: {dropped})" if dropped.counts else "")
         )
@@ -232,7 +241,7 @@ def _common_size(files: Sequence[ImageFile], folder: str) -> int:
                 f"--generated {folder}: {picture.name} has {width} x {height} pixels; give --size, the side to crop all images to"
             )
         return int(height)
-    raise ValueError(f"--generated {folder}: none of {len(files)} images can be read")
+    raise InputError(f"--generated {folder}: none of {len(files)} images can be read")
 
 
 def _score(config: EvaluateConfig, read: tuple[Sequence[FeatureSpace], Sets], training: "_Training | None") -> Scored:
@@ -256,7 +265,8 @@ def _score(config: EvaluateConfig, read: tuple[Sequence[FeatureSpace], Sets], tr
     if training is not None:
         evaluation["memorisation"], copies = _memorised(spaces[0], sets, training)
     write_json(os.path.join(config.output, "evaluation.json"), evaluation)
-    return Scored(evaluation=evaluation, pixels=sets.pixels, wanted=sets.wanted, copies=copies)
+    samples = os.path.join(config.output, "samples")
+    return Scored(evaluation=evaluation, pixels=sets.pixels, samples=samples, wanted=sets.wanted, copies=copies)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,7 +279,7 @@ class _Training:
     def pictures(self, dropped: Dropped) -> Iterator[Picture]:
         """Yields them: of pairs, the targets."""
         if self.shards:
-            return read_shard_images(self.shards, side="target", size_px=0, dropped=dropped)
+            return read_shard_images(self.shards, side="target", dropped=dropped)
         return read_images(self.files, size_px=0, dropped=dropped)
 
 
@@ -286,7 +296,7 @@ def _memorised(space: FeatureSpace, sets: Sets, training: _Training) -> tuple[di
     stream = (picture.rgb_HW3 for picture in training.pictures(dropped))
     (vector_ND,) = extract([space], _bar(stream, len(training.files) or None, "training"))
     if not len(vector_ND):
-        raise ValueError(f"--training: no image can be read: {dropped}")
+        raise InputError(f"--training: no image can be read: {dropped}")
     scores, nearest = memorisation(sets.generated[0], sets.real[0][sets.split.real], vector_ND)
     scores["dropped"] = dropped.as_json()
     every = [(float(cosine), name, row) for name, found in nearest.items() for row, cosine in enumerate(found.cosine_M)]

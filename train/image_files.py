@@ -22,6 +22,10 @@ _EXAMPLES = 5
 _AHEAD = 64
 
 
+class InputError(ValueError):
+    """Images that cannot be used as they are."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageFile:
     """A file that has the name of an image."""
@@ -75,14 +79,14 @@ def find_images(path: str, *, flag: str) -> tuple[ImageFile, ...]:
       flag: how the user named it, for errors.
 
     Raises:
-      ValueError: if nothing is there.
+      InputError: if nothing is there.
     """
     if not path:
         raise ValueError(f"{flag} is missing: name a folder of images")
     if os.path.isfile(path):
         return (ImageFile(path=path, name=os.path.basename(path)),)
     if not os.path.isdir(path):
-        raise ValueError(f"{flag} {path}: there is no such folder")
+        raise InputError(f"{flag} {path}: there is no such folder")
     found = []
     for folder, folders, names in os.walk(path):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -91,7 +95,7 @@ def find_images(path: str, *, flag: str) -> tuple[ImageFile, ...]:
                 whole = os.path.join(folder, name)
                 found.append(ImageFile(path=whole, name=os.path.relpath(whole, path).replace(os.sep, "/")))
     if not found:
-        raise ValueError(f"{flag} {path}: the folder holds no image ({', '.join(SUFFIXES)})")
+        raise InputError(f"{flag} {path}: the folder holds no image ({', '.join(SUFFIXES)})")
     return tuple(sorted(found, key=lambda file: file.name))
 
 
@@ -102,54 +106,54 @@ def shard_files(path: str) -> tuple[str, ...]:
     return tuple(os.path.join(path, name) for name in names if name.startswith("pairs-") and name.endswith(endings))
 
 
-def read_body(body: bytes, *, name: str, size_px: int) -> Picture:
+def read_body(body: bytes, *, name: str, size_px: int, small_ok: bool = False) -> Picture:
     """Returns an image from its file's bytes.
 
     Args:
       body: the whole file.
       name: of the picture.
       size_px: 0 keeps the shape; else the shortest side is resized to this and the middle square taken, as `pagepairs shard` does it.
+      small_ok: takes the middle square of an image smaller than that as it is.
 
     Raises:
-      ImageError: if it is damaged, or smaller than `size_px`.
+      ImageError: if it is damaged, or smaller than `size_px` where that is not asked for.
     """
     rgb = decode(body, max_bytes=_MAX_BYTES, max_pixels=_MAX_PIXELS, timeout_s=_TIMEOUT_S, animations="first-frame").rgb
     if size_px:
-        if min(rgb.shape[:2]) < size_px:
+        if min(rgb.shape[:2]) < size_px and not small_ok:
             raise ImageError("too_small", f"{rgb.shape[1]} x {rgb.shape[0]}, not {size_px}")
-        rgb = centre_crop(resize_shortest(rgb, size_px), size_px)
+        rgb = centre_crop(resize_shortest(rgb, size_px), min(size_px, *rgb.shape[:2]))
     return Picture(name=name, image_id=hashlib.sha256(body).hexdigest(), rgb_HW3=rgb)
 
 
-def _read_file(file: ImageFile, size_px: int) -> Picture | ImageError:
+def _read_file(file: ImageFile, size_px: int, small_ok: bool) -> Picture | ImageError:
     try:
         with open(file.path, "rb") as handle:
-            return read_body(handle.read(), name=file.name, size_px=size_px)
+            return read_body(handle.read(), name=file.name, size_px=size_px, small_ok=small_ok)
     except ImageError as error:
         return error
     except OSError as error:
         return ImageError("unreadable_file", error.strerror or str(error))
 
 
-def read_images(files: Iterable[ImageFile], *, size_px: int, dropped: Dropped) -> Iterator[Picture]:
-    """Yields the images in order, decoded in threads a few ahead; those that cannot be read are counted in `dropped`."""
+def read_images(files: Iterable[ImageFile], *, size_px: int, dropped: Dropped, small_ok: bool = False) -> Iterator[Picture]:
+    """Yields the images in order, decoded in threads a few ahead and sized by `read_body`; those that cannot be read go to `dropped`."""
     files = iter(files)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         while batch := list(islice(files, _AHEAD)):
-            for file, found in zip(batch, pool.map(lambda file: _read_file(file, size_px), batch), strict=True):
+            for file, found in zip(batch, pool.map(lambda file: _read_file(file, size_px, small_ok), batch), strict=True):
                 if isinstance(found, ImageError):
                     dropped.add(file.name, found)
                 else:
                     yield found
 
 
-def read_shard_images(paths: Sequence[str], *, side: str, size_px: int, dropped: Dropped) -> Iterator[Picture]:
+def read_shard_images(paths: Sequence[str], *, side: str, dropped: Dropped) -> Iterator[Picture]:
     """Yields the conditions or targets of pair shards in order, each distinct image once.
 
     Args:
       paths: as `shard_files` returns them.
       side: condition or target.
-      size_px: as of `read_body`.
       dropped: counts what cannot be read.
     """
     seen = set()
@@ -160,7 +164,7 @@ def read_shard_images(paths: Sequence[str], *, side: str, size_px: int, dropped:
                 continue
             seen.add(image_id)
             try:
-                picture = read_body(row[f"{side}_image"], name=image_id, size_px=size_px)
+                picture = read_body(row[f"{side}_image"], name=image_id, size_px=0)
             except ImageError as error:
                 dropped.add(image_id, error)
             else:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
+from train.device import pick_device
 from train.features import FeatureSpace
 
 LAYER, WIDTH = "2048", 2048
@@ -20,12 +21,12 @@ FILE = URL_INCEPTION_V3.rpartition("/")[2]
 SHA256_PREFIX = re.search(r"-([0-9a-f]{8,})\.", FILE)[1]  # type: ignore[index]  # a release without it must fail here
 
 
-def load_inception(path: str, *, device: torch.device, stand_in: bool = False) -> FeatureSpace:
+def load_inception(path: str, *, device: str, stand_in: bool = False) -> FeatureSpace:
     """Loads the network, 2048 features before the classifier, float32.
 
     Args:
       path: `weights-inception-2015-12-05-6726825d.pth` of torch-fidelity.
-      device: where it runs.
+      device: auto, cpu or cuda.
       stand_in: for tests of the arithmetic: takes other weights of the same shapes, and never says FID.
 
     Raises:
@@ -42,11 +43,12 @@ def load_inception(path: str, *, device: torch.device, stand_in: bool = False) -
         network = FeatureExtractorInceptionV3("inception-v3-compat", [LAYER], feature_extractor_weights_path=path)
     except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
         raise ValueError(f"--inception-weights {path}: no weights of the Inception network ({str(error).splitlines()[0]})") from error
-    network = network.to(device)
+    where = pick_device(device)
+    network = network.to(where)
 
     @torch.no_grad()
     def embed(batch_BHW3: np.ndarray) -> np.ndarray:
-        features: np.ndarray = network(torch.from_numpy(batch_BHW3).to(device).permute(0, 3, 1, 2))[0].cpu().numpy()
+        features: np.ndarray = network(torch.from_numpy(batch_BHW3).to(where).permute(0, 3, 1, 2))[0].cpu().numpy()
         return features
 
     name = "inception-stand-in" if stand_in else "inception-v3-2048"

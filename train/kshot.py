@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from train.image_files import ImageFile
+from train.image_files import ImageFile, InputError
 
 
 def keyed_seed(seed: int, image_id: str, index: int) -> int:
@@ -23,9 +23,9 @@ def keyed_seed(seed: int, image_id: str, index: int) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
 
 
-def sample_id(image_id: str, index: int) -> str:
-    """Returns the name of a condition's sample."""
-    return f"{image_id[:16]}-{index:04d}"
+def sample_id(image_id: str, seed: int) -> str:
+    """Returns the name of a condition's sample, which says both: the beginning of the condition's id, and the sample's own seed."""
+    return f"{image_id[:16]}-{seed:016x}"
 
 
 def by_class(files: Sequence[ImageFile], *, seed: int) -> dict[str, list[ImageFile]]:
@@ -40,18 +40,18 @@ def check_classes(classes: Mapping[str, Sequence[object]], *, folder: str, neede
     """Refuses a folder that the protocol cannot be run on.
 
     Raises:
-      ValueError: for images outside of class folders, a single class, or a class of too few images.
+      InputError: for images outside of class folders, a single class, or a class of too few images.
     """
     if "" in classes:
-        raise ValueError(
+        raise InputError(
             f"--images {folder}: {len(classes[''])} images stand beside the class folders; move each into the folder of its class"
         )
     if len(classes) < 2:
-        raise ValueError(f"--images {folder}: {next(iter(classes))!r} is the only class; give a folder with two class folders or more")
+        raise InputError(f"--images {folder}: {next(iter(classes))!r} is the only class; give a folder with two class folders or more")
     few = {name: len(files) for name, files in classes.items() if len(files) < needed}
     if few:
         name = min(few, key=lambda name: (few[name], name))
-        raise ValueError(
+        raise InputError(
             f"--images {folder}: class {name!r} has {few[name]} readable images where shots x samples-per-condition = {needed} are needed "
             f"({len(few)} of {len(classes)} classes have too few); lower --samples-per-condition or leave the class out"
         )

@@ -11,8 +11,6 @@ from encoders import load_encoder
 from train.features import BATCH, encoder_space, extract
 from train.inception import load_inception
 
-CPU = torch.device("cpu")
-
 
 def pictures(count: int, side: int = 40) -> np.ndarray:
     return np.random.Generator(np.random.Philox(key=3)).integers(0, 256, (count, side, side, 3), np.uint8)
@@ -57,18 +55,18 @@ def test_several_spaces_read_the_images_once() -> None:
 
 def test_missing_inception_weights_are_named_with_what_to_download(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no such file") as caught:
-        load_inception(str(tmp_path / "absent.pth"), device=CPU)
+        load_inception(str(tmp_path / "absent.pth"), device="cpu")
     assert "weights-inception-2015-12-05-6726825d.pth (sha256 begins with 6726825d), or leave the flag out" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_other_weights_than_the_published_are_refused_whatever_their_name(random_inception: Path) -> None:
     with pytest.raises(ValueError, match=r"its sha256 begins with [0-9a-f]{8}, not 6726825d; download "):
-        load_inception(str(random_inception), device=CPU)
+        load_inception(str(random_inception), device="cpu")
 
 
 def test_a_stand_in_computes_what_torch_fidelity_computes_and_is_never_called_fid(random_inception: Path) -> None:
-    space = load_inception(str(random_inception), device=CPU, stand_in=True)
+    space = load_inception(str(random_inception), device="cpu", stand_in=True)
     assert (space.label, space.digest["name"]) == ("FD(inception-stand-in)", "inception-stand-in")
     images = pictures(3)
     (found,) = extract([space], iter(images))
@@ -82,4 +80,4 @@ def test_a_stand_in_computes_what_torch_fidelity_computes_and_is_never_called_fi
 def test_a_pickle_is_not_unpickled(tmp_path: Path) -> None:
     torch.save({"weights": Path("x")}, tmp_path / "odd.pth")
     with pytest.raises(ValueError, match="no weights of the Inception network"):
-        load_inception(str(tmp_path / "odd.pth"), device=CPU, stand_in=True)
+        load_inception(str(tmp_path / "odd.pth"), device="cpu", stand_in=True)

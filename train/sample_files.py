@@ -20,13 +20,15 @@ class Generator(Protocol):
 
     image_px: int
     """Side of the images it makes."""
+    condition_px: int
+    """Side that larger conditions are resized and cropped to, as those of training were."""
     batch: int
     """Images it makes at a time."""
     digest: Mapping[str, Any]
     """What decides its pixels, besides conditions, seeds and guidance: sha256 of the checkpoint, steps, ..."""
 
     def draw(self, conditions: Sequence[np.ndarray], seeds: Sequence[int], guidance: float) -> np.ndarray:
-        """Returns one image for each condition (uint8 (H, W, 3)) and its seed: uint8 (B, image_px, image_px, 3)."""
+        """Returns one image for each condition (uint8 square) and its seed: uint8 (B, image_px, image_px, 3)."""
         ...
 
 
@@ -51,16 +53,10 @@ class Wanted:
 
 
 def wanted_samples(conditions: Sequence[Picture], *, samples: int, seed: int) -> list[Wanted]:
-    """Returns the samples of each condition, one condition after the other; ids and seeds hang on the condition's bytes, `seed` and index."""
+    """Returns the samples of each condition, one condition after the other; seeds hang on the condition's bytes, `seed` and the index."""
+    seeds = [(condition, index, keyed_seed(seed, condition.image_id, index)) for condition in conditions for index in range(samples)]
     return [
-        Wanted(
-            sample_id=sample_id(condition.image_id, index),
-            seed=keyed_seed(seed, condition.image_id, index),
-            index=index,
-            condition=condition,
-        )
-        for condition in conditions
-        for index in range(samples)
+        Wanted(sample_id=sample_id(condition.image_id, own), seed=own, index=index, condition=condition) for condition, index, own in seeds
     ]
 
 

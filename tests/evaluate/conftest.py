@@ -1,0 +1,64 @@
+"""Class folders of drawn shapes, and a tiny network with random weights saved as the trainer saves it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from encoders import load_encoder
+from train.checkpoint import model_state, save
+from train.diffusion import Schedule
+from train.network import NetworkConfig, build
+
+CLASSES = {"discs": (200, 60, 40), "squares": (40, 90, 200), "stripes": (230, 200, 60)}
+NETWORK = NetworkConfig(image_px=16, channels=(8, 16), blocks=(1, 1), transformer_from=1, embedding=16, head_width=8, dropout=0.0)
+
+
+def draw_shape(name: str, number: int, side: int = 48) -> Image.Image:
+    """One image of a class; every number gives another place, size and shade."""
+    rng = np.random.Generator(np.random.Philox(key=[number, sorted(CLASSES).index(name)]))
+    image = Image.new("RGB", (side + number % 3 * 4, side), tuple(rng.integers(0, 90, 3).tolist()))
+    colour = tuple(int(part * rng.uniform(0.6, 1)) for part in CLASSES[name])
+    left, top, size = rng.integers(2, 20), rng.integers(2, 20), rng.integers(12, 28)
+    box, draw = (left, top, left + size, top + size), ImageDraw.Draw(image)
+    if name == "discs":
+        draw.ellipse(box, fill=colour)
+    elif name == "squares":
+        draw.rectangle(box, fill=colour)
+    else:
+        for row in range(0, side, max(4, int(size) // 3)):
+            draw.line((0, row, side * 2, row + int(left)), fill=colour, width=2)
+    return image
+
+
+@pytest.fixture
+def draw_classes(tmp_path: Path) -> Callable[[int], Path]:
+    """A function that writes a folder of class folders with so many images each."""
+
+    def write(images: int) -> Path:
+        for name in CLASSES:
+            folder = tmp_path / "classes" / name
+            folder.mkdir(parents=True)
+            for number in range(images):
+                draw_shape(name, number).save(folder / f"{number:03d}.png")
+        return tmp_path / "classes"
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose network of 16 pixels was never trained; its random weights hang on the condition."""
+    torch.manual_seed(3)
+    encoder = load_encoder("builtin")
+    network = build(NETWORK, conditioning="cross_attention", condition_width=12)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    model = model_state(network, Schedule(image_px=16), preset="tiny", encoder="builtin", encoder_digest=encoder.digest, encoder_weights="")
+    folder = tmp_path_factory.mktemp("run")
+    save(str(folder), 64, {"ema": network.state_dict()}, {"model": model, "settings": {"precision": "float32"}})
+    return folder
