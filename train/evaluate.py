@@ -9,34 +9,31 @@ import dataclasses
 import hashlib
 import os
 import platform
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from pagepairs import __version__
 from pagepairs.files import write_json
 from train.evaluate_config import EvaluateConfig
 from train.features import FeatureSpace, encoder_space, extract
-from train.image_files import Dropped, ImageFile, InputError, Picture, find_images, read_images, read_shard_images, shard_files
+from train.image_files import Dropped, ImageFile, InputError, Picture, find_images, read_images
 from train.kshot import Split, by_class, check_classes, split_classes, split_folders
 from train.metrics import copier_warning
+from train.progress import show_progress
 from train.sample_files import Generator, Wanted, keep_record, make_samples, read_samples, wanted_samples
-from train.scores import cosines, floor_warning, memorisation, score_space
+from train.scores import cosines, floor_warning, score_space
+from train.training_images import Copy, TrainingImages, compare_with_training, find_training
 
 SCHEMA_VERSION = 1
-COPIES = 6
-"""Generated images nearest to a training image that the page shows."""
 _PACKAGES = ("numpy", "pillow", "torch", "torch-fidelity", "transformers")
 
 LoadGenerator = Callable[[EvaluateConfig], Generator]
 LoadSpaces = Callable[[EvaluateConfig], Sequence[FeatureSpace]]
-Item = TypeVar("Item")
 
 
 @dataclass(kw_only=True, eq=False)
@@ -54,17 +51,6 @@ class Sets:
     """What evaluation.json says of them: protocol, sets, warnings, ..."""
     dropped: Dropped
     wanted: Sequence[Wanted] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Copy:
-    """A generated image beside the training image that it is nearest to."""
-
-    name: str
-    """Of its set."""
-    generated: np.ndarray
-    training: Picture
-    cosine: float
 
 
 @dataclass(kw_only=True, eq=False)
@@ -109,7 +95,7 @@ def evaluate(config: EvaluateConfig, *, load_generator: LoadGenerator, load_spac
     Raises:
       ValueError: for what cannot be scored: before any sample is made, and, where files need not be decoded for it, before any work.
     """
-    training = _find_training(config)
+    training = find_training(config.training) if config.training else None
     sets = (_model_sets if config.checkpoint else _folder_sets)(config, load_generator, load_spaces)
     return _score(config, sets, training)
 
@@ -123,7 +109,7 @@ def _model_sets(config: EvaluateConfig, load_generator: LoadGenerator, load_spac
         raise ValueError(f"--samples-per-condition {samples}: {copier}, or say --copiers-pass")
     generator, spaces = load_generator(config), load_spaces(config)
     reader = _ClassReader(classes, needed=needed, config=config, generator=generator)
-    real = extract(spaces, _bar(reader.images(), sum(min(len(files), 2 * needed) for files in classes.values()), "real images"))
+    real = extract(spaces, show_progress(reader.images(), sum(min(len(files), 2 * needed) for files in classes.values()), "real images"))
     split = split_classes(reader.counts, shots=config.shots, samples=samples)
     wanted = wanted_samples(reader.conditions, samples=samples, seed=config.seed)
     sets = {f"w{weight:g}": weight for weight in config.guidance}
@@ -204,7 +190,7 @@ def _folder_sets(config: EvaluateConfig, _: LoadGenerator, load_spaces: LoadSpac
     def pixels(name: str, dropped: Dropped) -> Iterator[np.ndarray]:
         return (picture.rgb_HW3 for picture in read_images(files[name], size_px=size_px, dropped=dropped))
 
-    features = {name: extract(spaces, _bar(pixels(name, dropped), len(files[name]), name)) for name in folders}
+    features = {name: extract(spaces, show_progress(pixels(name, dropped), len(files[name]), name)) for name in folders}
     generated, real = (len(features[name][0]) for name in folders)
     count = min(generated, real)
     if count <= config.neighbours:
@@ -244,7 +230,7 @@ def _common_size(files: Sequence[ImageFile], folder: str) -> int:
     raise InputError(f"--generated {folder}: none of {len(files)} images can be read")
 
 
-def _score(config: EvaluateConfig, read: tuple[Sequence[FeatureSpace], Sets], training: "_Training | None") -> Scored:
+def _score(config: EvaluateConfig, read: tuple[Sequence[FeatureSpace], Sets], training: TrainingImages | None) -> Scored:
     spaces, sets = read
     k = config.neighbours
     found = [
@@ -263,60 +249,9 @@ def _score(config: EvaluateConfig, read: tuple[Sequence[FeatureSpace], Sets], tr
     }
     copies: list[Copy] = []
     if training is not None:
-        evaluation["memorisation"], copies = _memorised(spaces[0], sets, training)
+        evaluation["memorisation"], copies = compare_with_training(
+            spaces[0], training, generated=sets.generated[0], real_ND=sets.real[0][sets.split.real], pixels=sets.pixels
+        )
     write_json(os.path.join(config.output, "evaluation.json"), evaluation)
     samples = os.path.join(config.output, "samples")
     return Scored(evaluation=evaluation, pixels=sets.pixels, samples=samples, wanted=sets.wanted, copies=copies)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Training:
-    """Where the training images lie."""
-
-    shards: tuple[str, ...]
-    files: tuple[ImageFile, ...]
-
-    def pictures(self, dropped: Dropped) -> Iterator[Picture]:
-        """Yields them: of pairs, the targets."""
-        if self.shards:
-            return read_shard_images(self.shards, side="target", dropped=dropped)
-        return read_images(self.files, size_px=0, dropped=dropped)
-
-
-def _find_training(config: EvaluateConfig) -> _Training | None:
-    if not config.training:
-        return None
-    shards = shard_files(config.training)
-    return _Training(shards=shards, files=() if shards else find_images(config.training, flag="--training"))
-
-
-def _memorised(space: FeatureSpace, sets: Sets, training: _Training) -> tuple[dict[str, Any], list[Copy]]:
-    """Returns how near each set comes to the training images, and the nearest pairs of images."""
-    dropped = Dropped()
-    stream = (picture.rgb_HW3 for picture in training.pictures(dropped))
-    (vector_ND,) = extract([space], _bar(stream, len(training.files) or None, "training"))
-    if not len(vector_ND):
-        raise InputError(f"--training: no image can be read: {dropped}")
-    scores, nearest = memorisation(sets.generated[0], sets.real[0][sets.split.real], vector_ND)
-    scores["dropped"] = dropped.as_json()
-    every = [(float(cosine), name, row) for name, found in nearest.items() for row, cosine in enumerate(found.cosine_M)]
-    top = sorted(every, key=lambda one: (-one[0], one[1:]))[:COPIES]
-    originals = _pick(training.pictures(Dropped()), {int(nearest[name].index_M[row]) for _, name, row in top})
-    made = {name: _pick(sets.pixels(name), {row for _, one, row in top if one == name}) for _, name, _ in top}
-    copies = [
-        Copy(name=name, generated=made[name][row], training=originals[int(nearest[name].index_M[row])], cosine=cosine)
-        for cosine, name, row in top
-    ]
-    scores["nearest"] = [
-        {"set": copy.name, "row": row, "training": copy.training.name, "cosine": copy.cosine}
-        for copy, (_, _, row) in zip(copies, top, strict=True)
-    ]
-    return scores, copies
-
-
-def _pick(items: Iterable[Item], rows: set[int]) -> dict[int, Item]:
-    return {row: item for row, item in enumerate(islice(items, max(rows) + 1)) if row in rows}
-
-
-def _bar(items: Iterable[Item], total: int | None, label: str) -> Iterator[Item]:
-    yield from tqdm(items, total=total, desc=label, unit="image", disable=not sys.stderr.isatty())

@@ -49,7 +49,7 @@ class EvaluateConfig:
     seed: int = 0
     """Changes which images are chosen and every sample."""
     batch_size: int = 16
-    """Images sampled at a time on a GPU; a CPU samples one at a time, so that its pixels never depend on the batch."""
+    """Images drawn at a time on a GPU; a CPU draws one a core, each by itself, so that its pixels never depend on the others."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the networks run."""
 

@@ -13,6 +13,7 @@ THEMES = {
     "light": {"ink": "#1a1c1e", "dim": "#666b70", "line": "#d8d6cf", "mark": "#12756d", "real": "#8f4310", "paper": "#ffffff"},
     "dark": {"ink": "#e9e8e4", "dim": "#9a9ea2", "line": "#3a3e42", "mark": "#45b3a5", "real": "#f0b07a", "paper": "#1a1d1f"},
 }
+_CLOSE = 0.05
 _STYLE = {
     "svg.fonttype": "path",  # a font that the reader lacks would move every label
     "svg.hashsalt": "pagepairs",
@@ -66,9 +67,10 @@ def _draw(space: Mapping[str, Any], sets: Mapping[str, Mapping[str, Any]], colou
 def _precision_recall(axes: Axes, space: Mapping[str, Any], sets: Mapping[str, Mapping[str, Any]], colours: Mapping[str, str]) -> None:
     rows, floor = space["rows"], space["floor"]
     axes.plot([row["precision"] for row in rows.values()], [row["recall"] for row in rows.values()], "o-", color=colours["mark"], ms=6)
-    for name, row in rows.items():
-        text = f"{sets[name]['guidance']:g}" if "guidance" in sets[name] else name
-        axes.annotate(text, (row["precision"], row["recall"]), xytext=(6, 6), textcoords="offset points", color=colours["ink"])
+    for names in _together(rows):
+        ends = [f"{sets[name]['guidance']:g}" if "guidance" in sets[name] else name for name in dict.fromkeys((names[0], names[-1]))]
+        at = (rows[names[-1]]["precision"], rows[names[-1]]["recall"])
+        axes.annotate("–".join(ends), at, xytext=(6, 6), textcoords="offset points")
     if floor is not None:
         axes.plot(floor["precision"], floor["recall"], "D", mfc="none", mec=colours["real"], mew=1.6, ms=7)
         at = (floor["precision"], floor["recall"])
@@ -80,6 +82,18 @@ def _precision_recall(axes: Axes, space: Mapping[str, Any], sets: Mapping[str, M
         ylabel="recall",
         title="Precision and recall" + (" by guidance w" if len(rows) > 1 else ""),
     )
+
+
+def _together(rows: Mapping[str, Any]) -> list[list[str]]:
+    """Returns runs of sets whose points lie so close that their labels would cover each other."""
+    runs: list[list[str]] = []
+    for name, row in rows.items():
+        last = rows[runs[-1][0]] if runs else None
+        if last and abs(last["precision"] - row["precision"]) < _CLOSE and abs(last["recall"] - row["recall"]) < _CLOSE:
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+    return runs
 
 
 def _distance(axes: Axes, space: Mapping[str, Any], sets: Mapping[str, Mapping[str, Any]], colours: Mapping[str, str]) -> None:

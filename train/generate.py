@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,9 @@ _SHARD_PX = 256
 class ModelGenerator:
     """Draws from averaged weights; the interface is `sample_files.Generator`.
 
-    On a CPU images are drawn one by one: the order in which a matrix product sums depends on its shape, so a batch would leave its mark
-    on every image in it. On a GPU they are drawn in batches, and drawing one again may change its last bit of precision.
+    On a CPU every image is drawn by itself, in one thread of its own: the order in which a matrix product sums depends on its shape and on
+    threads, so a batch would leave its mark on every image in it. On a GPU images are drawn in batches, and one that is drawn again in
+    another batch may differ in the last bit of some pixels.
     """
 
     def __init__(self, trained: Trained, conditioner: Conditioner, *, steps: int, interpolation: float, batch: int, device: str) -> None:
@@ -31,7 +33,7 @@ class ModelGenerator:
         self._bf16 = self._device.type == "cuda" and trained.settings.get("precision") == "bf16"
         self.image_px = trained.schedule.image_px
         self.condition_px = max(_SHARD_PX, self.image_px)
-        self.batch = 1 if self._device.type == "cpu" else batch
+        self.batch = (os.cpu_count() or 1) if self._device.type == "cpu" else batch
         self.digest: Mapping[str, Any] = {
             "weights": _sha256(os.path.join(trained.folder, "ema.safetensors")),
             "preset": trained.preset,
@@ -43,6 +45,18 @@ class ModelGenerator:
 
     def draw(self, conditions: Sequence[np.ndarray], seeds: Sequence[int], guidance: float) -> np.ndarray:
         """Returns one image for each condition (uint8 square) and its seed: uint8 (B, image_px, image_px, 3)."""
+        if self._device.type != "cpu":
+            return self._draw(conditions, seeds, guidance)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with ThreadPoolExecutor(self.batch) as pool:
+                ones = pool.map(lambda condition, seed: self._draw([condition], [seed], guidance), conditions, seeds)
+                return np.concatenate(list(ones))
+        finally:
+            torch.set_num_threads(threads)
+
+    def _draw(self, conditions: Sequence[np.ndarray], seeds: Sequence[int], guidance: float) -> np.ndarray:
         prepared = [self._conditioner.encoder.preprocess(image) for image in conditions]
         condition_BS = self._conditioner.of_batch(torch.from_numpy(np.stack(prepared)).to(self._device))
         image_BCHW = sample(

@@ -47,7 +47,7 @@ class SampleConfig:
     condition_weights: str = ""
     """Its weights, where they have moved since training."""
     batch_size: int = 16
-    """Images at a time on a GPU; a CPU draws one at a time, so that its pixels never depend on the batch."""
+    """Images drawn at a time on a GPU; a CPU draws one a core, each by itself, so that its pixels never depend on the others."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the networks run."""
 
