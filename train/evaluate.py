@@ -21,7 +21,7 @@ from pagepairs import __version__
 from pagepairs.files import write_json
 from train.evaluate_config import EvaluateConfig
 from train.features import FeatureSpace, encoder_space, extract
-from train.image_files import Dropped, ImageFile, InputError, Picture, find_images, read_images
+from train.image_files import Dropped, ImageFile, InputError, Picture, find_images, header_size, read_images
 from train.kshot import Split, by_class, check_classes, split_classes, split_folders
 from train.metrics import copier_warning
 from train.progress import show_progress
@@ -95,6 +95,7 @@ def evaluate(config: EvaluateConfig, *, load_generator: LoadGenerator, load_spac
     Raises:
       ValueError: for what cannot be scored: before any sample is made, and, where files need not be decoded for it, before any work.
     """
+    config.check()
     training = find_training(config.training) if config.training else None
     sets = (_model_sets if config.checkpoint else _folder_sets)(config, load_generator, load_spaces)
     return _score(config, sets, training)
@@ -219,15 +220,21 @@ def _shuffled(files: Iterable[ImageFile], seed: int) -> list[ImageFile]:
 
 
 def _common_size(files: Sequence[ImageFile], folder: str) -> int:
-    """Returns the side of the generated images, which are squares of one size."""
-    for picture in read_images(files, size_px=0, dropped=Dropped()):
-        height, width = picture.rgb_HW3.shape[:2]
-        if height != width:
-            raise ValueError(
-                f"--generated {folder}: {picture.name} has {width} x {height} pixels; give --size, the side to crop all images to"
+    """Returns the side of the generated images, which are squares of one size; headers are enough to know."""
+    first = None
+    for file in files:
+        size = header_size(file)
+        if size is None:  # counted when it is decoded
+            continue
+        first = first or size
+        if size != first or size[0] != size[1]:
+            raise InputError(
+                f"--generated {folder}: {file.name} has {size[0]} x {size[1]} pixels, and not all images are squares of one size; "
+                f"give --size, the side in pixels to crop all images to"
             )
-        return int(height)
-    raise InputError(f"--generated {folder}: none of {len(files)} images can be read")
+    if first is None:
+        raise InputError(f"--generated {folder}: none of {len(files)} images can be read")
+    return first[0]
 
 
 def _score(config: EvaluateConfig, read: tuple[Sequence[FeatureSpace], Sets], training: TrainingImages | None) -> Scored:

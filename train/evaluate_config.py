@@ -68,6 +68,9 @@ class EvaluateConfig:
         require(self.size == 0 or self.size >= 8, "size", "give 0 (automatic) or at least 8 pixels")
         require(0 <= self.seed < 2**63, "seed", "give a number from 0 to 2**63 - 1")
         require(self.batch_size >= 1, "batch_size", "give at least 1")
+
+    def check(self) -> None:
+        """Raises ValueError for flags that do not go together, or are missing."""
         if bool(self.generated) == bool(self.checkpoint):
             raise ValueError("give either --checkpoint with --images, or --generated with --real")
         if self.checkpoint and (self.real or not self.images):

@@ -96,10 +96,8 @@ def _spread(count: int, at_most: int) -> Sequence[int]:
 def _command(config: EvaluateConfig) -> str:
     """Returns the command that makes this evaluation, defaults left out."""
     words = ["pagepairs", "evaluate"]
-    for name, default in vars(EvaluateConfig(generated="-", real="-", output="-")).items():
+    for name, default in vars(EvaluateConfig()).items():
         value = getattr(config, name)
-        if name in ("checkpoint", "images", "generated", "real", "output"):
-            default = ""  # noqa: PLW2901 (the stand-ins above)
         if value == default:
             continue
         flag = f"--{name.replace('_', '-')}"

@@ -44,19 +44,20 @@ def encoder_space(spec: str, *, weights: str, device: str) -> FeatureSpace:
     )
 
 
-def extract(spaces: Sequence[FeatureSpace], images: Iterable[np.ndarray]) -> list[np.ndarray]:
+def extract(spaces: Sequence[FeatureSpace], images: Iterable[np.ndarray], *, batch_size: int = BATCH) -> list[np.ndarray]:
     """Returns the features of the images in each space, float32 (N, D), in their order; the images are read once.
 
     Args:
       spaces: one or more.
-      images: uint8 (H, W, 3) of one shape; a batch of them is held at a time.
+      images: uint8 (H, W, 3), for Inception of one shape; a batch of them is held at a time.
+      batch_size: images of a forward pass.
     """
     images = iter(images)
     parts: list[list[np.ndarray]] = [[np.empty((0, space.width), np.float32)] for space in spaces]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        while batch := list(islice(images, BATCH)):
+        while batch := list(islice(images, batch_size)):
             for space, found in zip(spaces, parts, strict=True):
                 prepared = list(pool.map(space.preprocess, batch))
-                prepared += prepared[-1:] * (BATCH - len(prepared))
+                prepared += prepared[-1:] * (batch_size - len(prepared))
                 found.append(space.embed(np.stack(prepared))[: len(batch)])
     return [np.concatenate(found) for found in parts]

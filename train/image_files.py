@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
+from PIL import Image
 
 from pagepairs.images import ImageError, centre_crop, decode, resize_shortest
 from pagepairs.shards import FORMATS, read_shard
@@ -97,6 +98,15 @@ def find_images(path: str, *, flag: str) -> tuple[ImageFile, ...]:
     if not found:
         raise InputError(f"{flag} {path}: the folder holds no image ({', '.join(SUFFIXES)})")
     return tuple(sorted(found, key=lambda file: file.name))
+
+
+def header_size(file: ImageFile) -> tuple[int, int] | None:
+    """Returns width and height as the file's header states them, or None where it cannot be read."""
+    try:
+        with Image.open(file.path) as image:
+            return image.size
+    except (OSError, ValueError, SyntaxError):
+        return None
 
 
 def shard_files(path: str) -> tuple[str, ...]:

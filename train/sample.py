@@ -63,6 +63,9 @@ class SampleConfig:
         require(0 <= self.interpolation <= 1, "interpolation", "give 0 (lower variance) to 1 (upper variance)")
         require(0 <= self.seed < 2**63, "seed", "give a number from 0 to 2**63 - 1")
         require(self.batch_size >= 1, "batch_size", "give at least 1")
+
+    def check(self) -> None:
+        """Raises ValueError for a flag that every use needs."""
         for name, what in (("checkpoint", "a run of `pagepairs train`"), ("output", "the folder to write to")):
             if not getattr(self, name):
                 raise ValueError(f"--{name} is missing: name {what}")
@@ -96,6 +99,7 @@ def draw_samples(config: SampleConfig, load: Callable[[SampleConfig], Generator]
     Raises:
       ValueError: for conditions that cannot be used, or an --output with other samples; before any sample is made.
     """
+    config.check()
     shard_files(config.images) or find_images(config.images, flag="--images")  # before the model, which takes longer
     generator, dropped = load(config), Dropped()
     conditions = read_conditions(config, generator.condition_px, dropped)

@@ -1,6 +1,6 @@
 """Class folders of drawn shapes, and a tiny network with random weights saved as the trainer saves it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,15 @@ def draw_shape(name: str, number: int, side: int = 48) -> Image.Image:
         for row in range(0, side, max(4, int(size) // 3)):
             draw.line((0, row, side * 2, row + int(left)), fill=colour, width=2)
     return image
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> Iterator[None]:
+    """Small networks wait for their threads longer than they compute."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

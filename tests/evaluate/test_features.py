@@ -69,7 +69,7 @@ def test_a_stand_in_computes_what_torch_fidelity_computes_and_is_never_called_fi
     space = load_inception(str(random_inception), device="cpu", stand_in=True)
     assert (space.label, space.digest["name"]) == ("FD(inception-stand-in)", "inception-stand-in")
     images = pictures(3)
-    (found,) = extract([space], iter(images))
+    (found,) = extract([space], iter(images), batch_size=2)
     network = FeatureExtractorInceptionV3("theirs", ["2048"], feature_extractor_weights_path=str(random_inception))
     theirs = network(torch.from_numpy(images).permute(0, 3, 1, 2))[0].numpy()
     assert found.shape == (3, 2048)
