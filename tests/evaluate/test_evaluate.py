@@ -139,7 +139,7 @@ def test_a_pure_copier_scores_a_recall_of_at_most_k_over_n_one_shot_and_1_full_s
     assert (row["precision"], row["recall"]) == (1.0, 1.0)
     assert row["frechet"] < 0.05 < space["rows"]["w0"]["frechet"]  # not 0: it crops before it resizes
     assert found["warnings"][0].startswith("N / K = 1 samples a condition with k = 3 neighbours: a model that only copies")
-    assert found["cosines"]["rows"]["w0"] == {"diversity": None, "alignment": pytest.approx(1.0)}
+    assert found["cosines"]["rows"]["w0"] == {"diversity": None, "alignment": pytest.approx(1.0, abs=0.02)}
 
 
 def write_folder(folder: Path, images: Sequence[np.ndarray]) -> Path:
