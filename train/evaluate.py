@@ -237,7 +237,9 @@ def _common_size(files: Sequence[ImageFile], folder: str) -> int:
     return first[0]
 
 
-def _score(config: EvaluateConfig, read: tuple[Sequence[FeatureSpace], Sets], training: TrainingImages | None) -> Scored:
+def _score(
+    config: EvaluateConfig, read: tuple[Sequence[FeatureSpace], Sets], training: tuple[tuple[str, ...], tuple[ImageFile, ...]] | None
+) -> Scored:
     spaces, sets = read
     k = config.neighbours
     found = [
@@ -257,7 +259,11 @@ def _score(config: EvaluateConfig, read: tuple[Sequence[FeatureSpace], Sets], tr
     copies: list[Copy] = []
     if training is not None:
         evaluation["memorisation"], copies = compare_with_training(
-            spaces[0], training, generated=sets.generated[0], real_ND=sets.real[0][sets.split.real], pixels=sets.pixels
+            spaces[0],
+            TrainingImages(shards=training[0], files=training[1], size_px=sets.facts["protocol"]["size_px"]),
+            generated=sets.generated[0],
+            real_ND=sets.real[0][sets.split.real],
+            pixels=sets.pixels,
         )
     write_json(os.path.join(config.output, "evaluation.json"), evaluation)
     samples = os.path.join(config.output, "samples")

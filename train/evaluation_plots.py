@@ -13,7 +13,7 @@ THEMES = {
     "light": {"ink": "#1a1c1e", "dim": "#666b70", "line": "#d8d6cf", "mark": "#12756d", "real": "#8f4310", "paper": "#ffffff"},
     "dark": {"ink": "#e9e8e4", "dim": "#9a9ea2", "line": "#3a3e42", "mark": "#45b3a5", "real": "#f0b07a", "paper": "#1a1d1f"},
 }
-_CLOSE = 0.05
+_CLOSE = 0.1
 _STYLE = {
     "svg.fonttype": "path",  # a font that the reader lacks would move every label
     "svg.hashsalt": "pagepairs",

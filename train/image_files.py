@@ -158,13 +158,14 @@ def read_images(files: Iterable[ImageFile], *, size_px: int, dropped: Dropped, s
                     yield found
 
 
-def read_shard_images(paths: Sequence[str], *, side: str, dropped: Dropped) -> Iterator[Picture]:
+def read_shard_images(paths: Sequence[str], *, side: str, dropped: Dropped, size_px: int = 0) -> Iterator[Picture]:
     """Yields the conditions or targets of pair shards in order, each distinct image once.
 
     Args:
       paths: as `shard_files` returns them.
       side: condition or target.
       dropped: counts what cannot be read.
+      size_px: as of `read_body`, smaller ones as they are.
     """
     seen = set()
     for path in paths:
@@ -174,7 +175,7 @@ def read_shard_images(paths: Sequence[str], *, side: str, dropped: Dropped) -> I
                 continue
             seen.add(image_id)
             try:
-                picture = read_body(row[f"{side}_image"], name=image_id, size_px=0)
+                picture = read_body(row[f"{side}_image"], name=image_id, size_px=size_px, small_ok=True)
             except ImageError as error:
                 dropped.add(image_id, error)
             else:

@@ -61,8 +61,8 @@ def floor_warning(split: Split, *, k: int) -> str:
     if count <= k:
         return f"no real-against-real floor: it takes more than {2 * k} real images"
     return (
-        f"the real-against-real floor has {count} images a side where the scores have {wanted}: the folder holds too few real images "
-        f"for twice {wanted}; compare it with the column of {count} images"
+        f"the real-against-real floor has {count} images a side where the scores have {wanted}, as there are less than {2 * wanted} real "
+        f"images (or too few of some class); compare it with the scores of {count} images"
     )
 
 

@@ -36,22 +36,24 @@ class TrainingImages:
 
     shards: tuple[str, ...]
     files: tuple[ImageFile, ...]
+    size_px: int
+    """Of the generated images: larger ones are brought to it, as an image and its own enlargement are not alike to every encoder."""
 
     def pictures(self, dropped: Dropped) -> Iterator[Picture]:
         """Yields them: of pairs, the targets."""
         if self.shards:
-            return read_shard_images(self.shards, side="target", dropped=dropped)
-        return read_images(self.files, size_px=0, dropped=dropped)
+            return read_shard_images(self.shards, side="target", dropped=dropped, size_px=self.size_px)
+        return read_images(self.files, size_px=self.size_px, dropped=dropped, small_ok=True)
 
 
-def find_training(path: str) -> TrainingImages:
-    """Returns the training images of --training: pair shards, or a folder of images.
+def find_training(path: str) -> tuple[tuple[str, ...], tuple[ImageFile, ...]]:
+    """Returns the pair shards in the folder --training, or else the image files.
 
     Raises:
       InputError: if nothing is there.
     """
     shards = shard_files(path)
-    return TrainingImages(shards=shards, files=() if shards else find_images(path, flag="--training"))
+    return shards, () if shards else find_images(path, flag="--training")
 
 
 def compare_with_training(
@@ -81,7 +83,10 @@ def compare_with_training(
         raise InputError(f"--training: no image can be read: {dropped}")
     scores, nearest = memorisation(generated, real_ND, vector_ND)
     every = [(float(cosine), name, row) for name, found in nearest.items() for row, cosine in enumerate(found.cosine_M)]
-    top = sorted(every, key=lambda one: (-one[0], one[1:]))[:COPIES]
+    first: dict[int, tuple[float, str, int]] = {}  # a row is one seed: its samples at other guidances would crowd out the rest
+    for one in sorted(every, key=lambda one: (-one[0], one[1:])):
+        first.setdefault(one[2], one)
+    top = list(first.values())[:COPIES]
     originals = _pick(training.pictures(Dropped()), {int(nearest[name].index_M[row]) for _, name, row in top})
     made = {name: _pick(pixels(name), {row for _, one, row in top if one == name}) for _, name, _ in top}
     copies = [

@@ -211,7 +211,7 @@ def test_the_nearest_training_images_are_named(draw_classes: Callable[[int], Pat
     assert all(isinstance(copy.training, Picture) for copy in scored.copies)
     best = scored.copies[0]
     every = sorted((images / "discs").iterdir())
-    cosines = vectors([pixels(path) for path in every]) @ vectors([best.generated])[0]
+    cosines = vectors([square(pixels(path), 16) for path in every]) @ vectors([best.generated])[0]
     assert best.training.name == every[int(cosines.argmax())].name
 
 

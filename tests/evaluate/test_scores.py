@@ -41,7 +41,7 @@ def test_classes_without_twice_the_images_give_a_smaller_floor_and_it_is_said() 
     assert split.floor_a.tolist() == [0, 1, 4, 5, 9, 10, 11, 12]
     assert split.floor_b.tolist() == [2, 3, 6, 7, 13, 14, 15, 16]
     assert split.matched.tolist() == [0, 1, 4, 5, 8, 9, 10, 11]
-    assert floor_warning(split, k=3).startswith("the real-against-real floor has 8 images a side where the scores have 12: ")
+    assert floor_warning(split, k=3).startswith("the real-against-real floor has 8 images a side where the scores have 12, as ")
     assert floor_warning(split_classes([4, 4], shots=1, samples=4), k=4).startswith("no real-against-real floor: ")
 
 
