@@ -13,6 +13,7 @@ COMMANDS = {
     "pair": (_STAGES, "forms episodes and pairs, and filters them by similarity"),
     "shard": (_STAGES, "writes the pairs with their pixels, as trainers read them"),
     "report": (_STAGES, "shows what was kept and dropped, and why"),
+    "train": ("train.commands", "trains an image-conditioned diffusion model on pair shards"),
     "inspect": ("pipeline.inspection", "shows rows and images of any dataset"),
     "sample": (_SAMPLING, "draws images from a trained model for conditions of your own"),
     "evaluate": (_SAMPLING, "scores a trained model, or two folders of images: FD or FID, precision, recall"),

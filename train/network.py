@@ -7,6 +7,7 @@ without scale on conditions, one skip a block.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -135,6 +136,16 @@ class Network(nn.Module):
                 x = self._run(level, block, x, embedding_BD, skips.pop())
         return F.pixel_shuffle(self.out(F.silu(self.out_norm(x))), self.config.patch_px)
 
+    def all_blocks(self) -> Iterator[nn.Module]:
+        """Yields the blocks of all levels, the unit of sharding and compiling."""
+        for level in (*self.down, self.middle, *self.up):
+            yield from _blocks(level)
+
+    def levels(self) -> list[int]:
+        """Returns the level of each block, in the order of `all_blocks`."""
+        down = [level for level, blocks in enumerate(self.config.blocks) for _ in range(blocks)]
+        return down + [level for level, blocks in enumerate(self.config.blocks[:-1]) for _ in range(blocks)]
+
     def _condition(self, condition_BS: Tensor, null_B: Tensor | None) -> Tensor:
         assert self.null is not None
         # Encoders' scales differ by orders of magnitude; a layer-normed DINOv2 token hardly changes.
@@ -242,7 +253,7 @@ class Attention(nn.Module):
         assert width % head_width == 0, "heads divide the channels"
         self.head_width = head_width
         self.query, self.key, self.value = nn.Linear(width, width), nn.Linear(source_width, width), nn.Linear(source_width, width)
-        self.query_norm, self.key_norm = nn.RMSNorm(head_width, eps=1e-6), nn.RMSNorm(head_width, eps=1e-6)
+        self.query_scale, self.key_scale = nn.Parameter(torch.ones(head_width)), nn.Parameter(torch.ones(head_width))
         self.out = _zero(nn.Linear(width, width))
 
     def forward(self, x_BND: Tensor, source_BMC: Tensor) -> Tensor:
@@ -251,8 +262,11 @@ class Attention(nn.Module):
             layer(of).unflatten(2, (-1, self.head_width)).transpose(1, 2)
             for layer, of in ((self.query, x_BND), (self.key, source_BMC), (self.value, source_BMC))
         )
-        # Normalising may widen bfloat16 to float32; one type keeps the fused kernels.
-        query, key = self.query_norm(query).to(value.dtype), self.key_norm(key).to(value.dtype)
+        # RMS norm over a head. The scales are cast, not the features widened: fused attention wants one type.
+        query, key = (
+            F.rms_norm(of, (self.head_width,), eps=1e-6) * scale.to(of.dtype)
+            for of, scale in ((query, self.query_scale), (key, self.key_scale))
+        )
         gathered: Tensor = self.out(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
         return gathered
 
