@@ -12,10 +12,10 @@ import numpy as np
 from markupsafe import Markup
 
 from pagepairs.images import encode_image
+from train.condition_grid import cell
 from train.evaluate import Scored
 from train.evaluate_config import EvaluateConfig
 from train.evaluation_plots import draw_plots
-from train.grids import cell
 
 _CELL_PX = 112
 _ROWS, _COLUMNS, _SWEEP_ROWS = 8, 8, 4

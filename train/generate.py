@@ -4,14 +4,14 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from train.checkpoint import Trained, load_model
 from train.condition import Conditioner, load_conditioner
-from train.device import pick_device
+from train.distributed import device_of
 from train.sampler import denoiser, keyed_noise, sample, to_uint8
 
 _SHARD_PX = 256
@@ -71,7 +71,14 @@ class ModelGenerator:
 
 
 def load_generator(
-    checkpoint: str, *, condition_encoder: str, condition_weights: str, steps: int, interpolation: float, batch: int, device: str
+    checkpoint: str,
+    *,
+    condition_encoder: str,
+    condition_weights: str,
+    steps: int,
+    interpolation: float,
+    batch: int,
+    device: Literal["auto", "cpu", "cuda"],
 ) -> ModelGenerator:
     """Loads a run's newest checkpoint, or one checkpoint, with the encoder that it was trained with.
 
@@ -87,7 +94,7 @@ def load_generator(
     Raises:
       ValueError: if there is no checkpoint, no such device, or the encoder is another one than in training.
     """
-    where = pick_device(device).type
+    where = device_of(device).type
     trained = load_model(checkpoint, where)
     conditioner = load_conditioner(
         condition_encoder or trained.encoder,

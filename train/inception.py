@@ -8,12 +8,13 @@ import hashlib
 import os
 import pickle
 import re
+from typing import Literal
 
 import numpy as np
 import torch
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
-from train.device import pick_device
+from train.distributed import device_of
 from train.features import FeatureSpace
 
 LAYER, WIDTH = "2048", 2048
@@ -21,7 +22,7 @@ FILE = URL_INCEPTION_V3.rpartition("/")[2]
 SHA256_PREFIX = re.search(r"-([0-9a-f]{8,})\.", FILE)[1]  # type: ignore[index]  # a release without it must fail here
 
 
-def load_inception(path: str, *, device: str, stand_in: bool = False) -> FeatureSpace:
+def load_inception(path: str, *, device: Literal["auto", "cpu", "cuda"], stand_in: bool = False) -> FeatureSpace:
     """Loads the network, 2048 features before the classifier, float32.
 
     Args:
@@ -43,7 +44,7 @@ def load_inception(path: str, *, device: str, stand_in: bool = False) -> Feature
         network = FeatureExtractorInceptionV3("inception-v3-compat", [LAYER], feature_extractor_weights_path=path)
     except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
         raise ValueError(f"--inception-weights {path}: no weights of the Inception network ({str(error).splitlines()[0]})") from error
-    where = pick_device(device)
+    where = device_of(device)
     network = network.to(where)
 
     @torch.no_grad()

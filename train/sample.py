@@ -10,7 +10,7 @@ from typing import Literal
 
 from pagepairs.files import read_json, write_bytes
 from pagepairs.images import encode_image
-from train.grids import draw_grid
+from train.condition_grid import draw_grid
 from train.image_files import Dropped, InputError, Picture, find_images, read_images, read_shard_images, shard_files
 from train.sample_files import Generator, Wanted, keep_record, make_samples, read_samples, sample_path, wanted_samples
 

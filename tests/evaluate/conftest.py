@@ -1,14 +1,21 @@
 """Class folders of drawn shapes, and a tiny network with random weights saved as the trainer saves it."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image, ImageDraw
 
 from encoders import load_encoder
+from pagepairs.images import encode_image
+from pagepairs.keys import pair_id
+from pagepairs.manifest import Manifest, write_manifest
+from pagepairs.records import SHARDS
+from pagepairs.shards import shard_name, write_shard
 from train.checkpoint import model_state, save
 from train.diffusion import Schedule
 from train.network import NetworkConfig, build
@@ -43,19 +50,38 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.fixture
-def draw_classes(tmp_path: Path) -> Callable[[int], Path]:
-    """A function that writes a folder of class folders with so many images each."""
+@pytest.fixture(scope="session")
+def draw_classes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """A function that writes a new folder of class folders with so many images each."""
 
     def write(images: int) -> Path:
+        folder = tmp_path_factory.mktemp("classes")
         for name in CLASSES:
-            folder = tmp_path / "classes" / name
-            folder.mkdir(parents=True)
+            (folder / name).mkdir()
             for number in range(images):
-                draw_shape(name, number).save(folder / f"{number:03d}.png")
-        return tmp_path / "classes"
+                draw_shape(name, number).save(folder / name / f"{number:03d}.png")
+        return folder
 
     return write
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pair shards of two images of a class, 4 of each class."""
+    rows = []
+    for name in CLASSES:
+        bodies = [encode_image(np.asarray(draw_shape(name, 3 * number)), "png", 0) for number in range(5)]
+        ids = [hashlib.sha256(body).hexdigest() for body in bodies]
+        rows += [(pair_id(ids[n], ids[n + 1]), ids[n], ids[n + 1], bodies[n], bodies[n + 1]) for n in range(4)]
+    columns = zip(*sorted(rows), strict=True)
+    names = ("pair_id", "condition_id", "target_id", "condition_image", "target_image")
+    texts = {name: [name] * len(rows) for name in ("page_url", "condition_url", "target_url")}
+    similarity = {"similarity": pa.array([0.5] * len(rows), pa.float32())}
+    table = pa.table({name: list(column) for name, column in zip(names, columns, strict=True)} | texts | similarity)
+    folder = tmp_path_factory.mktemp("out") / "shards"
+    info = write_shard(str(folder / shard_name(0, 1, "parquet")), SHARDS, [table])
+    write_manifest(str(folder), Manifest(dataset="shards", digest="0", files=(info,), counters={}))
+    return folder
 
 
 @pytest.fixture(scope="session")

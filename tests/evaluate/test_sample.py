@@ -13,7 +13,7 @@ from PIL import Image
 from encoders import load_encoder
 from pagepairs.cli import main
 from train.checkpoint import load_model
-from train.grids import GAP_PX, MARGIN_PX, draw_grid
+from train.condition_grid import GAP_PX, MARGIN_PX, draw_grid
 from train.sample import SampleConfig
 from train.sampler import denoiser, keyed_noise, sample
 
