@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from threadpoolctl import threadpool_limits
 
 from encoders import load_encoder
 from pagepairs.images import encode_image
@@ -43,10 +44,11 @@ def draw_shape(name: str, number: int, side: int = 48) -> Image.Image:
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> Iterator[None]:
-    """Small networks wait for their threads longer than they compute."""
+    """Small networks and matrices wait for their threads longer than they compute."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with threadpool_limits(1):
+        yield
     torch.set_num_threads(threads)
 
 
