@@ -5,7 +5,7 @@ import sys
 
 from pagepairs import __version__
 
-_STAGES = "pipeline.commands"
+_STAGES, _SAMPLING = "pipeline.commands", "train.sampling_commands"
 COMMANDS = {
     "run": (_STAGES, "all stages, one after the other: from a crawl to pair shards and a report"),
     "scan": (_STAGES, "reads the crawl: images, pages, links"),
@@ -17,6 +17,8 @@ COMMANDS = {
     "audit": ("pipeline.audit", "proves that finished pairs hold no image of a test set"),
     "train": ("train.commands", "trains an image-conditioned diffusion model on pair shards"),
     "inspect": ("pipeline.inspection", "shows rows and images of any dataset"),
+    "sample": (_SAMPLING, "draws images from a trained model for conditions of your own"),
+    "evaluate": (_SAMPLING, "scores a trained model, or two folders of images: FD or FID, precision, recall"),
 }
 
 

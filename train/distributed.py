@@ -33,7 +33,7 @@ class World:
 def device_of(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
     """Returns the device of this process; raises ValueError where there is no such device."""
     if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: there is no GPU that torch can use; leave the flag out to train on the CPU")
+        raise ValueError("--device cuda: there is no GPU that torch can use; leave the flag out to use the CPU")
     if name == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
