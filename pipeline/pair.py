@@ -22,14 +22,14 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pyarrow.parquet as pq
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from dedup.benchmark import Benchmark
 from pagepairs.config import PairConfig
-from pagepairs.files import describe_file, write_parquet
+from pagepairs.files import describe_file, read_parquet, write_parquet
 from pagepairs.manifest import Manifest
 from pagepairs.records import MATCHES, SCHEMA_VERSION
+from pagepairs.stores import exists
 from pipeline.jobs import Journal, Outcome, count_parts, part_name, run_parts, run_tasks
 from pipeline.pair_duplicates import find_stars
 from pipeline.pair_episodes import Episodes
@@ -69,6 +69,8 @@ def write_matches(job: PairJob, options: PipelineOptions) -> None:
     """Writes the file of matches/, unless it is there; it is empty without a benchmark."""
     if os.path.exists(job.matches):
         return
+    if exists(job.matches):  # of an earlier attempt
+        return
     table = MATCHES.empty_table()
     if job.benchmarks:
         table = find_matches(MatchJob(output=job.output, work=job.work, benchmarks=job.benchmarks), options)
@@ -81,7 +83,7 @@ def match_outcome(job: PairJob, rows: Mapping[str, int], images: int) -> Outcome
     vectors = {
         benchmark.encoder["name"]: rows[f"embeddings/{benchmark.encoder['name']}"] for benchmark in job.benchmarks if benchmark.encoder
     }
-    counters = count_matches(pq.read_table(job.matches), job.benchmarks, images=images, vectors=vectors)
+    counters = count_matches(read_parquet(job.matches), job.benchmarks, images=images, vectors=vectors)
     return Outcome(files={"matches": [file]}, counters=counters)
 
 
