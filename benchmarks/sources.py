@@ -140,14 +140,14 @@ def library_parquet(path: str) -> Counted:
 
 def library_jsonl(path: str) -> Counted:
     with open(path, "rb") as file:
-        bodies = [len(a2b_base64(json.loads(line)["bytes"])) for line in file]
+        bodies = [len(a2b_base64(json.loads(line)["bytes"], strict_mode=True)) for line in file]
     return len(bodies), sum(bodies)
 
 
 def library_csv(path: str) -> Counted:
     csv.field_size_limit(2**31 - 1)
     with open(path, encoding="utf-8", newline="") as file:
-        bodies = [len(a2b_base64(row["bytes"])) for row in csv.DictReader(file)]
+        bodies = [len(a2b_base64(row["bytes"], strict_mode=True)) for row in csv.DictReader(file)]
     return len(bodies), sum(bodies)
 
 

@@ -323,7 +323,7 @@ class _Members:
 
     def _inflate(self) -> bytes:
         step = memoryview(self._piece)[self._at : self._at + self._step]
-        self._step *= 2
+        self._step = min(2 * self._step, _PIECE_BYTES)
         try:
             piece = self._inflater.decompress(step, _INFLATED_BYTES)
         except _InflateError as error:

@@ -22,6 +22,7 @@ _NESTING_TAG = re.compile(
 )
 _NAME_BYTES = 8
 _NAME_ENDS = np.isin(np.arange(256), list(b"\0\t\n\v\f\r /<>"))
+_FLAT_PAIRS = np.isin(np.arange(2**16) | 0x2020, [int.from_bytes(name, "little") for name in _FLAT_TAGS if len(name) == 2])
 _LETTERS = np.arange(ord("a"), ord("z") + 1, dtype=np.uint64)
 _FLAT_NAMES = np.array([int.from_bytes(name.ljust(_NAME_BYTES, b"\0"), "little") for name in sorted(_FLAT_TAGS)], "<u8")
 
@@ -69,6 +70,8 @@ def _nesting_tags(html: bytes) -> tuple[np.ndarray, np.ndarray]:
     at_N = np.flatnonzero(data == ord("<")) + 1
     closes_N = data[at_N] == ord("/")
     at_N += closes_N
+    cells_N = _FLAT_PAIRS[words[at_N] & np.uint64(0xFFFF)] & _NAME_ENDS[data[at_N + 2]]  # most tags of the longest pages: soon gone
+    at_N, closes_N = at_N[~cells_N], closes_N[~cells_N]
     name_NK = words[at_N].view(np.uint8).reshape(-1, _NAME_BYTES)
     ended_NK = np.logical_or.accumulate(_NAME_ENDS[name_NK], axis=1)
     name_N = np.where(ended_NK, 0, name_NK | np.uint8(0x20)).view("<u8").ravel()

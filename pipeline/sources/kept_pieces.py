@@ -11,6 +11,7 @@ from pagepairs.files import read_json, write_json
 from pagepairs.stores import store_of
 from pipeline.sources import frames
 from pipeline.sources.find import Found
+from pipeline.sources.records import safe_text
 
 _VERSION = 1  # of the way files are cut
 
@@ -35,9 +36,7 @@ def kept_pieces(folder: str, found: Found, config: ScanConfig, find: Callable[[s
     key = [_VERSION, found.kind, found.source, stat.bytes, stat.version, frames.CUT_BYTES, config.page_url_key]
     path = os.path.join(folder, f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.json")
     with suppress(OSError, ValueError):
-        kept = read_json(path)
-        if kept["of"] == key:
-            return [tuple(piece) for piece in kept["pieces"]]
+        return [tuple(piece) for piece in read_json(path)["pieces"]]
     pieces = find(found.path, config)
-    write_json(path, {"of": key, "pieces": pieces})
+    write_json(path, {"source": safe_text(found.source), "pieces": pieces})
     return pieces

@@ -53,6 +53,8 @@ def find_pieces(path: str, _config: ScanConfig) -> list[tuple[int, ...]]:
         return [*line_pieces(path)]
     try:
         file = pq.ParquetFile(parquet_source(path))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} has a column whose name is no text in UTF-8: {error}; give it another name") from error
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} is no Parquet file: {error}") from error
     with file:

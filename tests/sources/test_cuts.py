@@ -171,7 +171,7 @@ def test_cuts_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(SOURCES, "warc", replace(SOURCES["warc"], pieces=lambda *_: passes.append(1) or [(0, 1)]))
     assert find() == units
     assert not passes
-    entry.write_bytes(b'{"of": [')  # not whole: found again
+    entry.write_bytes(b'{"pieces": [')  # not whole: found again
     assert [(unit.start, unit.stop) for unit in find()] == [(0, 1)]
     os.utime(path, ns=(1, 1))
     assert [(unit.start, unit.stop) for unit in find()] == [(0, 1)]

@@ -235,7 +235,7 @@ def test_the_title_of_a_page(html: str, title: str) -> None:
 TAGS = [
     f"<{slash}{name}{end}"
     for slash in ("", "/")
-    for name in ("a", "B", "p", "custom-element", "section8", "div")
+    for name in ("a", "B", "p", "custom-element", "section8", "div", "tD", "tds")
     for end in (">", " x>", "")
 ]
 NO_TAGS = ["<", "</", "<!--", "text", "<1>", "</ a>"]
