@@ -11,7 +11,11 @@ from typing import Any
 
 from apache_beam.portability import python_urns
 from apache_beam.runners.portability import local_job_service
-from apache_beam.runners.portability.fn_api_runner.worker_handlers import SubprocessSdkWorkerHandler, WorkerHandler
+from apache_beam.runners.portability.fn_api_runner.worker_handlers import (
+    BeamFnControlServicer,
+    SubprocessSdkWorkerHandler,
+    WorkerHandler,
+)
 
 _ABORT_S = 0.2
 
@@ -36,8 +40,9 @@ class _WatchedWorker(SubprocessSdkWorkerHandler):  # type: ignore[misc]
         self.worker_thread.start()
 
     def stop_worker(self) -> None:
-        """Waits for the end of the process."""
+        """Waits for the end of the process, which one that was still starting must be told to come to."""
         self._stopped.set()
+        self.control_conn.push(BeamFnControlServicer._DONE_MARKER)
         self.worker_thread.join()
 
     def _run(self) -> None:

@@ -32,7 +32,7 @@ from pipeline.pair_job import PairJob
 from pipeline.pair_matches import check_encoders, embedded_digests
 from pipeline.progress import watch
 from pipeline.report_compare import check_compare
-from pipeline.runners import default_threads, pipeline_options
+from pipeline.runners import check_reach, default_threads, describe, pipeline_options
 from pipeline.scan import DATASETS, ScanTask, ScanUnits, cut_units, task_name
 from pipeline.shard import ShardJob, count_shards, vector_files, write_shards
 from pipeline.sources import ScanUnit, SourceMap, find_units
@@ -103,6 +103,7 @@ def run_stages(config: Config, stages: tuple[str, ...], say: Callable[[str], Non
     """
     output = absolute(config.run.output)
     options = pipeline_options(config.beam_args, config.run.workers)
+    check_reach(options, output, config.scan.input)
     if "pair" in stages:
         find_band(config)
     _check_block_list(config.scan.block_list)
@@ -470,7 +471,9 @@ def _report(run: Run) -> None:
 
 
 def plan(config: Config, stages: tuple[str, ...]) -> dict[str, Any]:
-    """Returns what a run would do: files and bytes to read, parts, folders."""
+    """Returns what a run would do: files and bytes to read, parts, folders, the options of its jobs."""
+    options = pipeline_options(config.beam_args, config.run.workers)
+    check_reach(options, config.run.output, config.scan.input)
     units = _find_input(config, "", cut=True)
     low, high, source = find_band(config)
     sources = sorted({unit.source for unit in units})
@@ -483,4 +486,5 @@ def plan(config: Config, stages: tuple[str, ...]) -> dict[str, Any]:
         "bytes": sum(unit.stop - unit.start for unit in units),
         "encoder": config.embed.encoder,
         "band": {"low": low, "high": high, "source": source},
+        "jobs": describe(options),
     }

@@ -136,6 +136,25 @@ def is_local(options: PipelineOptions) -> bool:
     return _runner_name(options.get_all_options()["runner"]) in _LOCAL
 
 
+def check_reach(options: PipelineOptions, output: str, inputs: Sequence[str]) -> None:
+    """Refuses folders of this machine where the workers are others.
+
+    Raises:
+      ValueError: naming the folder.
+    """
+    if _runner_name(options.get_all_options()["runner"]) == "dataflowrunner":
+        for flag, path in [("output", output), *(("input", path) for path in inputs)]:
+            if not path.startswith("gs://"):
+                raise ValueError(
+                    f"--{flag} {path}: Dataflow's workers do not see this machine; name a folder in a bucket, gs://bucket/folder"
+                )
+
+
+def describe(options: PipelineOptions) -> dict[str, Any]:
+    """Returns what a job is started with: every option that differs from Beam's default."""
+    return dict(sorted(options.get_all_options(drop_default=True).items()))
+
+
 def default_threads(options: PipelineOptions, workers: int) -> int:
     """Returns the decode threads of a process: its share of this machine's cores; Dataflow starts one process a core."""
     on_dataflow = _runner_name(options.get_all_options()["runner"]) == "dataflowrunner"
