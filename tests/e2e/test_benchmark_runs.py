@@ -13,6 +13,7 @@ import torch
 from made_crawls import Response, encode, page, picture, site, write_warc
 from outputs import assert_conserved, counters, data_hashes, rows
 from PIL import Image
+from torchvision.models import mobilenet_v3_small
 
 HOSTILE = '"><script>alert(1)<|script>.jpg'
 
@@ -260,3 +261,18 @@ def test_a_copy_descriptor_beside_the_runs_encoder(index: Path, site_files: list
     assert matches == {"2/1.jpg": "both", "3/0.jpg": "both"}
     assert counters(tmp_path / "out", "candidates")["encoder"] == "builtin"
     assert counters(tmp_path / "out", "matches")["benchmarks"][0]["encoder"] == "sscd-sscd_disc_mixup"
+
+
+def test_imagededups_network_is_asked_where_weights_are_given(site_run: Path, index: Path, tmp_path: Path, pagepairs) -> None:
+    output = shutil.copytree(site_run, tmp_path / "out")
+    torch.manual_seed(0)
+    torch.save(mobilenet_v3_small(weights=None).state_dict(), tmp_path / "random.pth")
+    audit = ["audit", "--output", output, "--benchmark", index, "--sample", 8]
+    done = pagepairs(*audit, "--cnn-weights", tmp_path / "random.pth")
+    assert done.code == 6, done.err
+    second = json.loads((output / "report" / "audit.json").read_text())["second_opinion"]["imagededup CNN"]
+    assert (second["images"], second["items"]) == (8, 3)
+    assert all(row["cosine"] >= 0.9 and row["item"] in (HOSTILE, "b.jpg", "other.jpg") for row in second["rows"])
+    (tmp_path / "text.pth").write_text("no weights")
+    done = pagepairs(*audit, "--cnn-weights", tmp_path / "text.pth")
+    assert (done.code, "not a state_dict of torchvision's mobilenet_v3_small" in done.err) == (2, True), done.err
