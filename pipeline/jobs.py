@@ -1,9 +1,13 @@
 """How a stage becomes Beam jobs: tasks that stand alone, or parts of a shuffle. What is finished is never done again."""
 
+import functools
+import hashlib
 import os
+import pickle
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -15,7 +19,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
 
-from pagepairs.files import FileInfo, read_json, write_json
+from pagepairs.files import FileInfo, open_read, read_json, write_bytes, write_json
 from pagepairs.keys import part_of
 from pagepairs.stores import exists, names_in, store_of
 from pipeline.runners import CheckedDoFn, is_local, open_job
@@ -24,6 +28,10 @@ PART_ROWS = 100_000
 """Rows of the largest input that one part of a shuffle holds, about: 150 MB of 768-wide vectors."""
 _WAVE_ROWS = 500_000
 _PACK_BYTES = 32 * 1024 * 1024
+_NAMED_IN_JOB = 10_000
+"""Tasks or files that a job names itself; Dataflow takes 20 MB of job description."""
+_READERS = 32
+"""Journal entries read at once: one in an object store takes 20 to 50 ms."""
 
 T = TypeVar("T")
 
@@ -48,6 +56,10 @@ class Journal:
     def has(self, task: str) -> bool:
         """Whether the task is finished."""
         return exists(self._path(task))
+
+    def finished(self) -> set[str]:
+        """Returns the names of all finished tasks."""
+        return {name.removesuffix(".json") for name in names_in(self.folder) if name.endswith(".json")}
 
     def write(self, task: str, outcome: Outcome) -> None:
         """Marks the task as finished."""
@@ -76,6 +88,15 @@ class Journal:
         value = read_json(self._path(task))
         files = {dataset: [FileInfo(**info) for info in infos] for dataset, infos in value["files"].items()}
         return Outcome(files=files, counters=value["counters"])
+
+    def read_all(self, tasks: Iterable[str]) -> list[Outcome]:
+        """Returns what finished tasks left behind, in the order of their names given."""
+        with ThreadPoolExecutor(_READERS) as pool:
+            return list(pool.map(self.read, tasks))
+
+    def read_parts(self, parts: int) -> list[Outcome]:
+        """Returns what all parts of a shuffle left behind, in their order."""
+        return self.read_all(part_name(part, parts) for part in range(parts))
 
 
 def merge_counters(counters: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -109,16 +130,38 @@ def run_tasks(label: str, tasks: Mapping[str, T], work: Callable[[T], Outcome], 
       tasks: by name; the name is the task's key in the journal.
       work: writes the task's files and returns them; doing it twice must give the same bytes.
     """
-    todo = sorted((name, task) for name, task in tasks.items() if not journal.has(name))
+    finished = journal.finished()
+    todo = sorted((name, task) for name, task in tasks.items() if name not in finished)
     if todo:
         with open_job(label, options) as pipeline:
             (
-                pipeline
-                | f"{label}/Tasks" >> beam.Create(todo)
+                name_elements(pipeline, f"{label}/Tasks", todo, journal.folder)
                 | f"{label}/Balance" >> beam.Reshuffle()
                 | f"{label}/Work" >> beam.ParDo(_Finish(label, work, journal))
             )
     return len(todo)
+
+
+def name_elements(pipeline: beam.Pipeline, label: str, elements: list[Any], folder: str) -> beam.PCollection:
+    """Returns the elements as a collection. A long list goes through a file in `folder`, of which the job names ranges only."""
+    if len(elements) <= _NAMED_IN_JOB:
+        return pipeline | label >> beam.Create(elements)
+    data = pickle.dumps(elements)
+    path = os.path.join(folder, f"elements-{hashlib.sha256(data).hexdigest()[:16]}.pickle")
+    write_bytes(path, data)
+    starts = beam.Create(list(range(0, len(elements), _NAMED_IN_JOB)))
+    return pipeline | f"{label}/Ranges" >> starts | f"{label}/Read" >> beam.FlatMap(_read_elements, path)
+
+
+def _read_elements(start: int, path: str) -> list[Any]:
+    return _elements_of(path)[start : start + _NAMED_IN_JOB]
+
+
+@functools.lru_cache(maxsize=1)
+def _elements_of(path: str) -> list[Any]:
+    with open_read(path) as file:
+        elements: list[Any] = pickle.load(file)  # written by the driver of this run, as the job itself is
+    return elements
 
 
 class _Finish(CheckedDoFn):
@@ -201,14 +244,14 @@ def run_parts(
       inputs: (tag, path) of each input file.
       part_rows: rows of a part, about.
     """
-    todo = [part for part in range(parts) if not journal.has(part_name(part, parts))]
+    finished = journal.finished()
+    todo = [part for part in range(parts) if part_name(part, parts) not in finished]
     wave = max(1, _WAVE_ROWS // part_rows) if is_local(options) else parts
     for start in range(0, len(todo), wave):
         wanted = todo[start : start + wave]
         with open_job(label, options) as pipeline:
             rows = (
-                pipeline
-                | f"{label}/Files" >> beam.Create(list(inputs))
+                name_elements(pipeline, f"{label}/Files", list(inputs), journal.folder)
                 | f"{label}/Balance" >> beam.Reshuffle()
                 | f"{label}/Spread"
                 >> beam.ParDo(_SpreadFn(spread, parts, frozenset(wanted))).with_output_types(tuple[int, tuple[str, bytes]])

@@ -96,7 +96,7 @@ def find_stars(job: PairJob, journals: Mapping[str, Journal], options: PipelineO
     """Finds the near pairs among the canonical images and settles which of these stands for which."""
     parts = near_parts(job.parts)
     run_tasks("near", {part_name(part, parts): part for part in range(parts)}, Near(job), journals["near"], options)
-    edges = sum(journals["near"].read(part_name(part, parts)).counters["edges"] for part in range(parts))
+    edges = sum(outcome.counters["edges"] for outcome in journals["near"].read_parts(parts))
     if edges <= MAX_EDGES:
         run_tasks("stars", {_ALL: parts}, StarsOfAll(job), journals["stars"], options)
     else:
@@ -107,7 +107,7 @@ def find_stars(job: PairJob, journals: Mapping[str, Journal], options: PipelineO
 def read_stars(job: PairJob, journals: Mapping[str, Journal]) -> dict[str, Any]:
     """Returns the counts of what `find_stars` settled."""
     names = [_ALL] if journals["stars"].has(_ALL) else [part_name(part, job.parts) for part in range(job.parts)]
-    return merge_counters(journals["stars"].read(name).counters for name in names)
+    return merge_counters(outcome.counters for outcome in journals["stars"].read_all(names))
 
 
 def count_duplicates(images: Mapping[str, int], stars: Mapping[str, Any]) -> dict[str, Any]:

@@ -164,7 +164,7 @@ def _tasks(files: Sequence[str]) -> dict[str, list[str]]:
 def _run(step: str, tasks: Mapping[str, list[str]], work: Any, job: MatchJob, options: PipelineOptions) -> Outcome:
     journal = Journal(os.path.join(job.work, "done", f"matches-{step}"))
     run_tasks(f"matches-{step}", {name: (name, files) for name, files in tasks.items()}, work, journal, options)
-    return merge_outcomes(journal.read(name) for name in tasks)
+    return merge_outcomes(journal.read_all(tasks))
 
 
 def _gather(job: MatchJob, step: str, tasks: Mapping[str, Any], schema: pa.Schema) -> pa.Table:

@@ -25,7 +25,7 @@ from pagepairs.records import SCHEMA_VERSION
 from pagepairs.stores import absolute, exists, store_of
 from pipeline.card import most_common_hosts, write_card
 from pipeline.datasets import complete_dataset, is_complete, publish_dataset, work_folder
-from pipeline.jobs import Journal, Outcome, count_parts, merge_outcomes, part_name, run_tasks
+from pipeline.jobs import Journal, Outcome, count_parts, merge_outcomes, run_tasks
 from pipeline.pair import match_outcome, pair_up, parts_for, shown_settings, stage_digest
 from pipeline.pair_duplicates import count_duplicates, near_parts, read_stars
 from pipeline.pair_job import PairJob
@@ -263,7 +263,7 @@ def _scan(run: Run, units: list[ScanUnit]) -> None:
                 done = run_tasks("scan", tasks, work, journal, run.options)
                 if done < len(tasks):
                     run.say(f"scan: {len(tasks) - done} of {len(tasks)} units were scanned before and are kept")
-        outcome = merge_outcomes(journal.read(name) for name in tasks)
+        outcome = merge_outcomes(journal.read_all(tasks))
         images = None
         for dataset in DATASETS:
             counters = outcome.counters or {"in": 0, "kept": 0, "dropped": {}, "errors": 0}
@@ -371,10 +371,8 @@ def _pair(run: Run) -> None:
                 benchmarks=tuple(benchmarks),
             )
             journals = pair_up(job, run.options)
-        pages, pairs = (
-            merge_outcomes(journals[phase].read(part_name(part, parts)) for part in range(parts)) for phase in ("episodes", "pairs")
-        )
-        images = merge_outcomes(journals["canonical"].read(part_name(part, parts)) for part in range(parts)).counters
+        pages, pairs = (merge_outcomes(journals[phase].read_parts(parts)) for phase in ("episodes", "pairs"))
+        images = merge_outcomes(journals["canonical"].read_parts(parts)).counters
         histogram = {"low": -1.0, "high": 1.0, "counts": pairs.counters.pop("histogram")}
         found = {"encoder": folder, "band": {"low": low, "high": high, "source": source}, "histogram": histogram}
         found["settings"] = shown_settings(run.config.pair, benchmarks)
@@ -426,7 +424,7 @@ def _make_shards(run: Run, digest: str, pairs: Manifest, vectors: Manifest | Non
             meter=meter,
         )
         journal = write_shards(dataset_files(run.path("pairs")), job, run.options)
-    outcomes = [journal.read(part_name(part, shards)) for part in range(shards)]
+    outcomes = journal.read_parts(shards)
     hosts = most_common_hosts(outcome.counters.pop("hosts") for outcome in outcomes)
     outcome = merge_outcomes(outcomes)
     counters = {"shards": outcome.counters | {"format": config.format, "hosts": hosts}}

@@ -263,7 +263,7 @@ def cut_units(output: str, work: str, images: Manifest, options: PipelineOptions
     run_parts("distinct", inputs, _spread_kept, _Distinct(work, parts), parts, distinct, options)
     inputs = [("image", os.path.join(work, "distinct", f"{part_name(part, parts)}.parquet")) for part in range(parts)]
     run_parts("cut", inputs, _spread_by_unit, _Cut(output), parts, cut, options)
-    return [file for part in range(parts) for file in cut.read(part_name(part, parts)).files["units"]]
+    return [file for outcome in cut.read_parts(parts) for file in outcome.files["units"]]
 
 
 def _spread_kept(tag: str, path: str) -> Iterator[Rows]:
