@@ -143,12 +143,20 @@ def _with_absolute_paths(config: Config) -> Config:
     def absolute(path: str) -> str:
         return os.path.abspath(path) if path and "://" not in path else path
 
-    encoder, weights = config.embed.encoder, config.embed.encoder_weights
-    encoder = f"tflite:{absolute(encoder.removeprefix('tflite:'))}" if encoder.startswith("tflite:") else encoder
+    def absolute_encoder(spec: str) -> str:
+        return f"tflite:{absolute(spec.removeprefix('tflite:'))}" if spec.startswith("tflite:") else spec
+
+    embed = dataclasses.replace(
+        config.embed,
+        encoder=",".join(map(absolute_encoder, config.embed.encoders)),
+        encoder_weights=",".join(map(absolute, config.embed.weights)) if config.embed.encoder_weights else "",
+        embeddings_from=absolute(config.embed.embeddings_from),
+    )
     return dataclasses.replace(
         config,
         scan=dataclasses.replace(config.scan, input=tuple(map(absolute, config.scan.input)), block_list=absolute(config.scan.block_list)),
-        embed=dataclasses.replace(config.embed, encoder=encoder, encoder_weights=absolute(weights)),
+        embed=embed,
+        pair=dataclasses.replace(config.pair, band=absolute(config.pair.band)),
         run=dataclasses.replace(config.run, output=absolute(config.run.output)),
     )
 

@@ -13,6 +13,7 @@ What is heavy never goes through a shuffle, as with image bytes: `fetch` leaves 
 range a part of the next step, which reads its range of each.
 """
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -56,5 +57,6 @@ def parts_for(images: Manifest, links: Manifest) -> int:
 
 def stage_digest(config: PairConfig, *, low: float, high: float, size_px: int, inputs: Mapping[str, Manifest]) -> dict[str, Any]:
     """Returns what the stage's output depends on: its settings, the size that shard asks for, and the bytes of its inputs."""
-    settings = {name: getattr(config, name) for name in config.__dataclass_fields__} | {"low": low, "high": high, "size_px": size_px}
+    settings = dataclasses.asdict(config) | {"low": low, "high": high, "size_px": size_px}
+    del settings["band"]  # a path; what the file says is low and high
     return {"schema": SCHEMA_VERSION, "settings": settings, "inputs": {name: manifest.content for name, manifest in sorted(inputs.items())}}

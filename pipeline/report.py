@@ -31,8 +31,6 @@ from pipeline.report_thumbnails import (
     read_thumbnails,
 )
 
-_DROP_STAGES = ("scan", "embed", "pair", "shard")
-
 
 def write_report(output: str, *, locate: Callable[[str], str], pipeline_options: PipelineOptions, compare: str = "") -> str:
     """Writes report/report.json and report/report.html of a run and returns the path of the page.
@@ -51,7 +49,7 @@ def write_report(output: str, *, locate: Callable[[str], str], pipeline_options:
     edges = scale_edges(band["low"], band["high"])
     limits = decode_limits(config_from_json(read_json(os.path.join(output, "config.json"))).scan)
     page = os.path.join(output, "report", "report.html")
-    drops = [f"drops/{stage}" for stage in _DROP_STAGES]
+    drops = [f"drops/{name}" for name in ("scan", f"embed-{manifests['candidates'].counters['encoder']}", "pair", "shard")]
     with beam.Pipeline(options=pipeline_options) as pipeline:
         files = pipeline | "Files" >> beam.Create(_files(output, "images", "episodes", "candidates", *drops))
         hosts = beam.pvalue.AsDict(_top_hosts(files))

@@ -239,12 +239,14 @@ def make_commands(configuration: Mapping[str, Any], output: str, folder: str) ->
 
 def _paths(configuration: Mapping[str, Any]) -> list[str]:
     scan, embed = configuration.get("scan", {}), configuration.get("embed", {})
-    encoder = embed.get("encoder", "")
+    encoders = embed.get("encoder", "").split(",")
     paths = [
         *scan.get("input", []),
         scan.get("block_list"),
-        embed.get("encoder_weights"),
-        encoder.removeprefix("tflite:") if ":" in encoder else "",
+        *embed.get("encoder_weights", "").split(","),
+        *(encoder.removeprefix("tflite:") for encoder in encoders if ":" in encoder),
+        embed.get("embeddings_from"),
+        configuration.get("pair", {}).get("band"),
     ]
     return [path for path in paths if path]
 

@@ -14,12 +14,13 @@ from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from encoders import band_of, encoder_folder
+from encoders import encoder_folder
 from filters.block_list import BlockList
 from pagepairs.config import Config, ScanConfig
 from pagepairs.files import read_json, remove_temporaries, write_json
 from pagepairs.manifest import Manifest, dataset_files, digest_of, find_manifest, read_manifest
 from pagepairs.records import SCHEMA_VERSION
+from pipeline.bands import check_calibration, deciding_encoder, find_band
 from pipeline.card import most_common_hosts, write_card
 from pipeline.datasets import complete_dataset, is_complete, publish_dataset, work_folder
 from pipeline.jobs import Journal, Outcome, count_parts, merge_outcomes, part_name, pipeline_options, run_tasks
@@ -98,10 +99,14 @@ def run_stages(config: Config, stages: tuple[str, ...], say: Callable[[str], Non
     if config.report.compare:
         check_compare(config.report.compare)
     units = [] if stages == ("pair",) else _find_input(config, cut="scan" in stages)
+    described = {}
     if "embed" in stages:
-        from pipeline.embed import encoder_of
+        # Beam's inference module imports torch, which the other stages do without.
+        from pipeline.embed_stage import describe_encoders
 
-        encoder_of(config.embed)
+        described = describe_encoders(config.embed, options, config.run.workers)
+        folder = encoder_folder(deciding_encoder(config))
+        check_calibration(config, folder, described[folder].digest)
     run = Run(config=config, output=output, options=options, locate=SourceMap(units, output), say=say)
     os.makedirs(output, exist_ok=True)
     _check_scan_settings(run)
@@ -110,7 +115,7 @@ def run_stages(config: Config, stages: tuple[str, ...], say: Callable[[str], Non
     write_json(run.path("config.json"), as_json(config))
     functions: Mapping[str, Callable[[Run], None]] = {
         "scan": lambda run: _scan(run, units),
-        "embed": _embed,
+        "embed": lambda run: _embed(run, described),
         "pair": _pair,
         "shard": _shard,
         "report": _report,
@@ -148,23 +153,6 @@ def as_json(config: Config) -> dict[str, Any]:
     return value
 
 
-def find_band(config: Config) -> tuple[float, float, str]:
-    """Returns low, high and where they come from.
-
-    Raises:
-      ValueError: if neither --low/--high nor the encoder give a band.
-    """
-    if config.pair.low is not None and config.pair.high is not None:
-        return config.pair.low, config.pair.high, "--low and --high"
-    band = band_of(config.embed.encoder)
-    if band is None:
-        raise ValueError(
-            f"--encoder {config.embed.encoder} has no similarity band of its own: give --low and --high "
-            "(try --low 0.3 --high 0.9, then read the histogram in the report)"
-        )
-    return band.low, band.high, band.source
-
-
 def _scan_settings(scan: ScanConfig) -> dict[str, Any]:
     """What decides the rows of a unit; not which units there are, how many images a quick look takes, nor where they are decoded."""
     value = dataclasses.asdict(scan)
@@ -195,18 +183,20 @@ def _check_scan_settings(run: Run) -> None:
 
 
 @contextmanager
-def _timed(run: Run, stage: str) -> Iterator[None]:
-    """Notes versions, runner, time and records of a stage in run.json."""
+def _timed(run: Run, stage: str) -> Iterator[dict[str, Any]]:
+    """Notes versions, runner, time and records of a stage in run.json, and what the stage adds to its earlier notes there."""
     started = time.monotonic()
-    yield
     path = run.path("run.json")
     value = read_json(path) if os.path.exists(path) else {"stages": {}}
+    notes = value["stages"].get(stage, {})
+    yield notes
+    value = read_json(path) if os.path.exists(path) else value
     value["versions"] = {"pagepairs": version("pagepairs"), "python": platform.python_version()} | {
         name: version(name) for name in _VERSIONS
     }
     value["runner"] = run.options.get_all_options()["runner"]
     value["output"] = run.output
-    value["stages"][stage] = {
+    value["stages"][stage] = notes | {
         "seconds": round(time.monotonic() - started, 3),
         "records": _records(run, stage),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -215,7 +205,8 @@ def _timed(run: Run, stage: str) -> Iterator[None]:
 
 
 def _records(run: Run, stage: str) -> int:
-    folders = {"scan": "images", "embed": f"embeddings/{encoder_folder(run.config.embed.encoder)}", "pair": "episodes", "shard": "shards"}
+    deciding = encoder_folder(deciding_encoder(run.config))
+    folders = {"scan": "images", "embed": f"embeddings/{deciding}", "pair": "episodes", "shard": "shards"}
     if stage not in folders:
         return 0
     return int(read_manifest(run.path(folders[stage])).counters["in"])
@@ -280,48 +271,33 @@ def _scan_first(run: Run, units: list[ScanUnit], work: ScanUnits, journal: Journ
     return tasks
 
 
-def _embed(run: Run) -> None:
-    # Beam's inference module imports torch, which the other stages do without.
-    from pipeline.embed import EmbedJob, embed_units, encoder_of
+def _embed(run: Run, described: Mapping[str, Any]) -> None:
+    from pipeline.embed_stage import EmbedStage, embed_missing, find_missing
 
     units = _input_manifest(run, "units", "scan")
-    encoder = encoder_of(run.config.embed)
-    folder = encoder_folder(run.config.embed.encoder)
-    dataset, identity = f"embeddings/{folder}", run.work(f"encoder-{folder}.json")
-    if os.path.exists(identity) and read_json(identity) != encoder.digest:
-        raise InputError(
-            f"{run.path(dataset)} holds vectors of another {folder} ({read_json(identity)}): "
-            f"delete that folder and {identity}, or give another --output"
-        )
-    write_json(identity, encoder.digest)
-    digest = digest_of([encoder.digest, units.content])
-    if is_complete(run.path(dataset), digest):
-        run.say(f"embed: kept, {read_manifest(run.path(dataset)).rows:,} vectors")
-        return
-    with _timed(run, "embed"):
-        journal = Journal(run.work(f"embed-{digest_of(encoder.digest)[:16]}"))
-        paths = [run.path("units", file.name) for file in units.files]
-        journal.forget_others(file.name.removesuffix(".parquet") for file in units.files)
-        with watch(run.work("progress"), "embed", units.rows, "img") as meter:
-            job = EmbedJob(
-                output=run.output, scan=run.config.scan, embed=run.config.embed, threads=run.threads, locate=run.locate, meter=meter
-            )
-            done = embed_units(paths, job, journal, run.options)
-        if done < len(paths):
-            run.say(f"embed: {len(paths) - done} of {len(paths)} units were embedded before and are kept")
-        outcome = merge_outcomes(journal.read(file.name.removesuffix(".parquet")) for file in units.files)
-        counters = outcome.counters or {"in": 0, "kept": 0, "dropped": {}, "errors": 0}
-        complete_dataset(run.path("drops/embed"), "drops/embed", digest, outcome.files.get("drops/embed", []), {})
-        complete_dataset(run.path(dataset), dataset, digest, outcome.files.get(dataset, []), counters | {"encoder": encoder.digest})
-    run.say(f"embed: {counters['in']:,} images, {counters['kept']:,} vectors")
+    stage = EmbedStage(
+        output=run.output,
+        scan=run.config.scan,
+        embed=run.config.embed,
+        options=run.options,
+        threads=run.threads,
+        workers=run.config.run.workers,
+        locate=run.locate,
+        say=run.say,
+    )
+    missing = find_missing(stage, units, described)
+    if missing:
+        with _timed(run, "embed") as notes:
+            notes["encoders"] = notes.get("encoders", {}) | embed_missing(stage, units, described, missing)
 
 
 def _pair(run: Run) -> None:
-    folder = encoder_folder(run.config.embed.encoder)
+    folder = encoder_folder(deciding_encoder(run.config))
     names = ("images", "pages", "links", "aliases", "drops/scan")
     inputs = {name: _input_manifest(run, name, "scan") for name in names} | {
         "embeddings": _input_manifest(run, f"embeddings/{folder}", "embed")
     }
+    check_calibration(run.config, folder, inputs["embeddings"].counters["encoder"])
     low, high, source = find_band(run.config)
     size_px = run.config.shard.size
     digest = digest_of(
@@ -355,7 +331,7 @@ def _pair(run: Run) -> None:
         )
         histogram = {"low": -1.0, "high": 1.0, "counts": pairs.counters.pop("histogram")}
         found = {"encoder": folder, "band": {"low": low, "high": high, "source": source}, "histogram": histogram}
-        found["settings"] = dataclasses.asdict(run.config.pair)
+        found["settings"] = {name: value for name, value in dataclasses.asdict(run.config.pair).items() if name != "band"}
         counters = {"episodes": pages.counters, "candidates": pairs.counters | found}
         _publish(run, work, digest, [pages, pairs], datasets, counters)
     run.say(
