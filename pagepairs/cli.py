@@ -13,12 +13,13 @@ COMMANDS = {
     "pair": (_STAGES, "forms episodes and pairs, and filters them by similarity"),
     "shard": (_STAGES, "writes the pairs with their pixels, as trainers read them"),
     "report": (_STAGES, "shows what was kept and dropped, and why"),
+    "calibrate": ("pipeline.calibrate", "finds the similarity band of one encoder from another's"),
     "inspect": ("pipeline.inspection", "shows rows and images of any dataset"),
 }
 
 
 def _usage() -> str:
-    lines = [f"  {name:<9}{summary}" for name, (_, summary) in COMMANDS.items()]
+    lines = [f"  {name:<11}{summary}" for name, (_, summary) in COMMANDS.items()]
     return "\n".join(
         [
             f"pagepairs {__version__}: pairs of related images from web crawls, for image-conditioned diffusion models",

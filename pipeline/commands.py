@@ -14,7 +14,7 @@ from typing import Any
 
 import tyro
 
-from pagepairs.config import Config
+from pagepairs.config import Config, PairConfig
 from pagepairs.files import read_json
 
 EXIT_SETTING, EXIT_INPUT, EXIT_OUTPUT, EXIT_NO_PAIRS = 2, 3, 4, 5
@@ -44,7 +44,7 @@ def main(command: str, argv: Sequence[str]) -> int:
     try:
         config = parse(command, argv)
     except ValueError as error:
-        return _fail(error, EXIT_SETTING)
+        return fail(error, EXIT_SETTING)
     from pipeline.run import STAGES, InputError, NothingFound, as_json, plan, run_stages
 
     stages = STAGES if command == "run" else (command,)
@@ -54,20 +54,21 @@ def main(command: str, argv: Sequence[str]) -> int:
             return 0
         run_stages(config, stages, lambda line: print(line, file=sys.stderr, flush=True))
     except NothingFound as error:
-        return _fail(error, EXIT_NO_PAIRS)
+        return fail(error, EXIT_NO_PAIRS)
     except InputError as error:
-        return _fail(error, EXIT_INPUT)
+        return fail(error, EXIT_INPUT)
     except ValueError as error:
-        return _fail(error, EXIT_SETTING)
+        return fail(error, EXIT_SETTING)
     except (OSError, RuntimeError) as error:
         found = _file_error(error, config.run.output)
         if found is None:
             raise
-        return _fail(*found)
+        return fail(*found)
     return 0
 
 
-def _fail(error: object, code: int) -> int:
+def fail(error: object, code: int) -> int:
+    """Prints an error as one sentence and returns the exit code."""
     print(f"pagepairs: {error}", file=sys.stderr)
     return code
 
@@ -102,6 +103,7 @@ def parse(command: str, argv: Sequence[str]) -> Config:
         path = os.path.join(output or "", "config.json")
         if output and os.path.exists(path):
             default = _read_config(path)
+    default = dataclasses.replace(default, pair=_without_other_band(default.pair, argv))
     groups = _GROUPS[command]
     kinds = typing.get_type_hints(Config)
     flags = dataclasses.make_dataclass("Flags", [(name, kinds[name]) for name in groups], frozen=True)
@@ -135,6 +137,14 @@ def parse(command: str, argv: Sequence[str]) -> Config:
             else f"{config.run.output} holds no run: start with `pagepairs run`"
         )
     return config
+
+
+def _without_other_band(pair: PairConfig, argv: Sequence[str]) -> PairConfig:
+    """Returns the earlier settings without the band that the flags replace by one of another kind."""
+    given = {argument.split("=")[0] for argument in argv}
+    if "--band" in given and not given & {"--low", "--high"}:
+        return dataclasses.replace(pair, low=None, high=None)
+    return dataclasses.replace(pair, band="") if given >= {"--low", "--high"} and "--band" not in given else pair
 
 
 def _with_absolute_paths(config: Config) -> Config:
