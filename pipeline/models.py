@@ -6,11 +6,15 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from encoders import Encoder, encoder_folder, load_encoder
+from encoders.table import entry_of
 from pagepairs.config import EmbedConfig
+
+_CHOICES = ("device", "dtype", "compile", "input_size", "engine")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,18 +68,10 @@ def load_models(config: EmbedConfig) -> Models:
     threads = os.cpu_count() or 1
     loaded = []
     for spec, weights in zip(config.encoders, config.weights, strict=True):
-        loaded.append(
-            load_encoder(
-                spec,
-                weights=weights,
-                device=config.device,
-                threads=threads,
-                dtype=config.dtype,
-                compile=config.compile,
-                input_size=config.input_size,
-                engine=config.engine,
-            )
-        )
+        # Beside networks with these choices, one that has none takes its own; alone, it refuses them.
+        own = entry_of(spec).patch == 0 and len(config.encoders) > 1
+        choices: dict[str, Any] = {name: getattr(config, name) for name in _CHOICES if not own}
+        loaded.append(load_encoder(spec, weights=weights, threads=threads, **choices))
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
     return Models(loaded)
