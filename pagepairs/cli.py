@@ -13,6 +13,7 @@ COMMANDS = {
     "pair": (_STAGES, "forms episodes and pairs, and filters them by similarity"),
     "shard": (_STAGES, "writes the pairs with their pixels, as trainers read them"),
     "report": (_STAGES, "shows what was kept and dropped, and why"),
+    "calibrate": ("pipeline.calibrate", "finds the similarity band of one encoder from another's"),
     "benchmark": ("pipeline.benchmark", "builds an index of a test set, so that runs keep its images out"),
     "audit": ("pipeline.audit", "proves that finished pairs hold no image of a test set"),
     "train": ("train.commands", "trains an image-conditioned diffusion model on pair shards"),
@@ -23,7 +24,7 @@ COMMANDS = {
 
 
 def _usage() -> str:
-    lines = [f"  {name:<10}{summary}" for name, (_, summary) in COMMANDS.items()]
+    lines = [f"  {name:<11}{summary}" for name, (_, summary) in COMMANDS.items()]
     return "\n".join(
         [
             f"pagepairs {__version__}: pairs of related images from web crawls, for image-conditioned diffusion models",

@@ -18,6 +18,7 @@ What is heavy never goes through a shuffle, as with image bytes: `canonical` lea
 candidates in files with one range a part of the step that reads them, which reads its range of each.
 """
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -94,7 +95,8 @@ def parts_for(images: Manifest, links: Manifest) -> int:
 
 def shown_settings(config: PairConfig, benchmarks: Sequence[Benchmark]) -> dict[str, Any]:
     """Returns the settings of the stage; benchmarks are named by what they hold, not by where they stand."""
-    settings = {name: getattr(config, name) for name in config.__dataclass_fields__}
+    settings = dataclasses.asdict(config)
+    del settings["band"]  # a path; what the file says is low and high
     return settings | {"benchmark": [[benchmark.name, benchmark.content] for benchmark in benchmarks]}
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from dedup.benchmark import read_benchmarks
-from encoders import band_of, encoder_folder
+from encoders import encoder_folder
 from filters.block_list import BlockList
 from pagepairs.config import Config, ScanConfig
 from pagepairs.files import open_read, read_json, remove_temporaries, write_json
@@ -23,6 +23,7 @@ from pagepairs.locks import lock_output
 from pagepairs.manifest import Manifest, dataset_files, digest_of, find_manifest, read_manifest
 from pagepairs.records import SCHEMA_VERSION
 from pagepairs.stores import absolute, exists, store_of
+from pipeline.bands import check_calibration, deciding_encoder, find_band
 from pipeline.card import most_common_hosts, write_card
 from pipeline.datasets import complete_dataset, is_complete, publish_dataset, work_folder
 from pipeline.jobs import Journal, Outcome, count_parts, merge_outcomes, run_tasks
@@ -110,13 +111,16 @@ def run_stages(config: Config, stages: tuple[str, ...], say: Callable[[str], Non
     if config.report.compare:
         check_compare(config.report.compare)
     units = [] if stages == ("pair",) else _find_input(config, output, cut="scan" in stages)
-    embedding = {}
+    described = {}
     if "embed" in stages:
-        from pipeline.embed import encoder_of
+        # Beam's inference module imports torch, which the other stages do without.
+        from pipeline.embed_stage import describe_encoders
 
-        encoder = encoder_of(config.embed)
-        embedding[encoder.name] = encoder.digest
+        described = describe_encoders(config.embed, options, config.run.workers)
+        folder = encoder_folder(deciding_encoder(config))
+        check_calibration(config, folder, described[folder].digest)
     if "pair" in stages:
+        embedding = {name: encoder.digest for name, encoder in described.items()}
         check_encoders(read_benchmarks(config.pair.benchmark), embedded_digests(output) | embedding, config.run.output)
     with lock_output(work_folder(output, _LOCK)) as check_lock, TemporaryDirectory(prefix="pagepairs-") as progress:
         run = Run(config=config, output=output, options=options, locate=SourceMap(units, output), say=say, progress=progress)
@@ -125,7 +129,7 @@ def run_stages(config: Config, stages: tuple[str, ...], say: Callable[[str], Non
         write_json(run.path("config.json"), as_json(config))
         functions: Mapping[str, Callable[[Run], None]] = {
             "scan": lambda run: _scan(run, units),
-            "embed": _embed,
+            "embed": lambda run: _embed(run, described),
             "pair": _pair,
             "shard": _shard,
             "report": _report,
@@ -164,23 +168,6 @@ def as_json(config: Config) -> dict[str, Any]:
     return value
 
 
-def find_band(config: Config) -> tuple[float, float, str]:
-    """Returns low, high and where they come from.
-
-    Raises:
-      ValueError: if neither --low/--high nor the encoder give a band.
-    """
-    if config.pair.low is not None and config.pair.high is not None:
-        return config.pair.low, config.pair.high, "--low and --high"
-    band = band_of(config.embed.encoder)
-    if band is None:
-        raise ValueError(
-            f"--encoder {config.embed.encoder} has no similarity band of its own: give --low and --high "
-            "(try --low 0.3 --high 0.9, then read the histogram in the report)"
-        )
-    return band.low, band.high, band.source
-
-
 def _scan_settings(scan: ScanConfig) -> dict[str, Any]:
     """What decides the rows of a unit; not which units there are, how many images a quick look takes, nor where they are decoded."""
     value = dataclasses.asdict(scan)
@@ -212,18 +199,20 @@ def _check_scan_settings(run: Run) -> None:
 
 
 @contextmanager
-def _timed(run: Run, stage: str) -> Iterator[None]:
-    """Notes versions, runner, time and records of a stage in run.json."""
+def _timed(run: Run, stage: str) -> Iterator[dict[str, Any]]:
+    """Notes versions, runner, time and records of a stage in run.json, and what the stage adds to its earlier notes there."""
     started = time.monotonic()
-    yield
     path = run.path("run.json")
     value = read_json(path) if exists(path) else {"stages": {}}
+    notes = value["stages"].get(stage, {})
+    yield notes
+    value = read_json(path) if exists(path) else value
     value["versions"] = {"pagepairs": version("pagepairs"), "python": platform.python_version()} | {
         name: version(name) for name in _VERSIONS
     }
     value["runner"] = run.options.get_all_options()["runner"]
     value["output"] = run.output
-    value["stages"][stage] = {
+    value["stages"][stage] = notes | {
         "seconds": round(time.monotonic() - started, 3),
         "records": _records(run, stage),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -232,7 +221,8 @@ def _timed(run: Run, stage: str) -> Iterator[None]:
 
 
 def _records(run: Run, stage: str) -> int:
-    folders = {"scan": "images", "embed": f"embeddings/{encoder_folder(run.config.embed.encoder)}", "pair": "episodes", "shard": "shards"}
+    deciding = encoder_folder(deciding_encoder(run.config))
+    folders = {"scan": "images", "embed": f"embeddings/{deciding}", "pair": "episodes", "shard": "shards"}
     if stage not in folders:
         return 0
     return int(read_manifest(run.path(folders[stage])).counters["in"])
@@ -297,48 +287,34 @@ def _scan_first(run: Run, units: list[ScanUnit], work: ScanUnits, journal: Journ
     return tasks
 
 
-def _embed(run: Run) -> None:
-    # Beam's inference module imports torch, which the other stages do without.
-    from pipeline.embed import EmbedJob, embed_units, encoder_of
+def _embed(run: Run, described: Mapping[str, Any]) -> None:
+    from pipeline.embed_stage import EmbedStage, embed_missing, find_missing
 
     units = _input_manifest(run, "units", "scan")
-    encoder = encoder_of(run.config.embed)
-    folder = encoder_folder(run.config.embed.encoder)
-    dataset, identity = f"embeddings/{folder}", run.work(f"encoder-{folder}.json")
-    if exists(identity) and read_json(identity) != encoder.digest:
-        raise InputError(
-            f"{run.path(dataset)} holds vectors of another {folder} ({read_json(identity)}): "
-            f"delete that folder and {identity}, or give another --output"
-        )
-    write_json(identity, encoder.digest)
-    digest = digest_of([encoder.digest, units.content])
-    if is_complete(run.path(dataset), digest):
-        run.say(f"embed: kept, {read_manifest(run.path(dataset)).rows:,} vectors")
-        return
-    with _timed(run, "embed"):
-        journal = Journal(run.work(f"embed-{digest_of(encoder.digest)[:16]}"))
-        paths = [run.path("units", file.name) for file in units.files]
-        journal.forget_others(file.name.removesuffix(".parquet") for file in units.files)
-        with watch(run.progress, "embed", units.rows, "img") as meter:
-            job = EmbedJob(
-                output=run.output, scan=run.config.scan, embed=run.config.embed, threads=run.threads, locate=run.locate, meter=meter
-            )
-            done = embed_units(paths, job, journal, run.options)
-        if done < len(paths):
-            run.say(f"embed: {len(paths) - done} of {len(paths)} units were embedded before and are kept")
-        outcome = merge_outcomes(journal.read(file.name.removesuffix(".parquet")) for file in units.files)
-        counters = outcome.counters or {"in": 0, "kept": 0, "dropped": {}, "errors": 0}
-        complete_dataset(run.path("drops/embed"), "drops/embed", digest, outcome.files.get("drops/embed", []), {})
-        complete_dataset(run.path(dataset), dataset, digest, outcome.files.get(dataset, []), counters | {"encoder": encoder.digest})
-    run.say(f"embed: {counters['in']:,} images, {counters['kept']:,} vectors")
+    stage = EmbedStage(
+        output=run.output,
+        scan=run.config.scan,
+        embed=run.config.embed,
+        options=run.options,
+        threads=run.threads,
+        workers=run.config.run.workers,
+        locate=run.locate,
+        say=run.say,
+        progress=run.progress,
+    )
+    missing = find_missing(stage, units, described)
+    if missing:
+        with _timed(run, "embed") as notes:
+            notes["encoders"] = notes.get("encoders", {}) | embed_missing(stage, units, described, missing)
 
 
 def _pair(run: Run) -> None:
-    folder = encoder_folder(run.config.embed.encoder)
+    folder = encoder_folder(deciding_encoder(run.config))
     names = ("images", "pages", "links", "aliases", "drops/scan")
     inputs = {name: _input_manifest(run, name, "scan") for name in names} | {
         "embeddings": _input_manifest(run, f"embeddings/{folder}", "embed")
     }
+    check_calibration(run.config, folder, inputs["embeddings"].counters["encoder"])
     low, high, source = find_band(run.config)
     size_px = run.config.shard.size
     benchmarks = read_benchmarks(run.config.pair.benchmark)

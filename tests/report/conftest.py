@@ -188,7 +188,8 @@ def build_run(root: Path) -> MadeRun:
     shards = [row | {f"{side}_image": bodies[row[f"{side}_id"]] for side in ("condition", "target")} for row in pairs]
     write_dataset(output, "shards", [rows_to_table(shards, SHARDS)], count_stage([], len(pairs), "shard"))
     for stage in ("scan", "embed", "pair", "shard"):
-        write_dataset(output, f"drops/{stage}", [rows_to_table([row for row in drops if row["stage"] == stage], DROPS)])
+        name = "embed-builtin" if stage == "embed" else stage
+        write_dataset(output, f"drops/{name}", [rows_to_table([row for row in drops if row["stage"] == stage], DROPS)])
     write_settings(output, str(crawl))
     return MadeRun(output=output, crawl=str(crawl), candidates=candidates, episodes=episodes, images=images, drops=drops)
 
