@@ -50,8 +50,9 @@ def main(command: str, argv: Sequence[str]) -> int:
         config = parse(command, argv)
     except ValueError as error:
         return fail(error, EXIT_SETTING)
-    from pipeline.run import STAGES, InputError, NothingFound, as_json, plan, run_stages
+    from pipeline.run import STAGES, NothingFound, as_json, plan, run_stages
     from pipeline.runners import JobFailed
+    from pipeline.stage import InputError
 
     stages = STAGES if command == "run" else (command,)
     try:

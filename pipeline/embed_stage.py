@@ -1,18 +1,17 @@
 """Stage embed as a run sees it: which encoders, what is kept of earlier runs, what is left behind."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from encoders import encoder_folder
-from pagepairs.config import EmbedConfig, ScanConfig
+from pagepairs.config import EmbedConfig
 from pagepairs.files import read_json, write_json
 from pagepairs.manifest import Manifest, dataset_files, digest_of, find_manifest, read_manifest
 from pagepairs.stores import absolute, exists, store_of
-from pipeline.datasets import complete_dataset, is_complete, work_folder
+from pipeline.datasets import complete_dataset, is_complete
 from pipeline.embed import datasets_of, embed_units
 from pipeline.embed_unit import EmbedJob, Target
 from pipeline.jobs import Journal, merge_outcomes
@@ -20,29 +19,7 @@ from pipeline.models import Described, check_names, difference, here_and_there, 
 from pipeline.progress import watch
 from pipeline.reuse import find_earlier
 from pipeline.runners import is_local
-
-
-@dataclass(frozen=True, kw_only=True)
-class EmbedStage:
-    """What the stage takes from the run."""
-
-    output: str
-    scan: ScanConfig
-    embed: EmbedConfig
-    options: PipelineOptions
-    threads: int
-    workers: int
-    locate: Callable[[str], str]
-    say: Callable[[str], None]
-    progress: str
-
-    def path(self, *names: str) -> str:
-        """Path below the output folder."""
-        return os.path.join(self.output, *names)
-
-    def work(self, *names: str) -> str:
-        """Path below the folder for what is not a dataset."""
-        return work_folder(self.output, *names)
+from pipeline.stage import Run, input_manifest, timed
 
 
 def describe_encoders(config: EmbedConfig, options: PipelineOptions, workers: int) -> dict[str, Described]:
@@ -59,7 +36,24 @@ def describe_encoders(config: EmbedConfig, options: PipelineOptions, workers: in
     return dict(zip(map(encoder_folder, config.encoders), described, strict=True))
 
 
-def find_missing(stage: EmbedStage, units: Manifest, described: Mapping[str, Described]) -> list[str]:
+def run_embed(run: Run, described: Mapping[str, Described]) -> None:
+    """Embeds what earlier runs left to do.
+
+    Args:
+      described: of `describe_encoders`.
+
+    Raises:
+      InputError: if stage scan is not complete.
+      ValueError: see `find_missing`.
+    """
+    units = input_manifest(run, "units", "scan")
+    missing = find_missing(run, units, described)
+    if missing:
+        with timed(run, "embed") as notes:
+            notes["encoders"] = notes.get("encoders", {}) | embed_missing(run, units, described, missing)
+
+
+def find_missing(run: Run, units: Manifest, described: Mapping[str, Described]) -> list[str]:
     """Returns the encoders whose vectors are not complete, and says which are.
 
     Raises:
@@ -67,86 +61,84 @@ def find_missing(stage: EmbedStage, units: Manifest, described: Mapping[str, Des
     """
     missing = []
     for folder, encoder in described.items():
-        _check_digest(stage, folder, encoder)
-        if is_complete(stage.path("embeddings", folder), digest_of([encoder.digest, units.content])):
-            rows = read_manifest(stage.path("embeddings", folder)).rows
-            stage.say(f"embed: kept, {rows:,} vectors" + (f" of {folder}" if len(described) > 1 else ""))
+        _check_digest(run, folder, encoder)
+        if is_complete(run.path("embeddings", folder), digest_of([encoder.digest, units.content])):
+            rows = read_manifest(run.path("embeddings", folder)).rows
+            run.say(f"embed: kept, {rows:,} vectors" + (f" of {folder}" if len(described) > 1 else ""))
         else:
             missing.append(folder)
     return missing
 
 
-def embed_missing(
-    stage: EmbedStage, units: Manifest, described: Mapping[str, Described], missing: Sequence[str]
-) -> dict[str, dict[str, float]]:
+def embed_missing(run: Run, units: Manifest, described: Mapping[str, Described], missing: Sequence[str]) -> dict[str, dict[str, float]]:
     """Embeds what the journals do not hold and completes the datasets of the encoders that miss; returns, for each, what it took."""
-    earlier = _find_earlier(stage, described)
-    targets = [_target(stage, folder, encoder, earlier.get(folder)) for folder, encoder in described.items()]
-    _embed_units(stage, units, targets)
-    return {target.folder: _complete(stage, units, target, named=len(targets) > 1) for target in targets if target.folder in missing}
+    earlier = _find_earlier(run, described)
+    targets = [_target(run, folder, encoder, earlier.get(folder)) for folder, encoder in described.items()]
+    _embed_units(run, units, targets)
+    return {target.folder: _complete(run, units, target, named=len(targets) > 1) for target in targets if target.folder in missing}
 
 
-def _check_digest(stage: EmbedStage, folder: str, encoder: Described) -> None:
-    path = stage.work(f"encoder-{folder}.json")
+def _check_digest(run: Run, folder: str, encoder: Described) -> None:
+    path = run.work(f"encoder-{folder}.json")
     changed = difference(read_json(path), encoder.digest) if exists(path) else ""
     if changed:
         raise ValueError(
-            f"{stage.path('embeddings', folder)} holds vectors of another {folder} ({changed}): vectors of two encoders must not be "
+            f"{run.path('embeddings', folder)} holds vectors of another {folder} ({changed}): vectors of two encoders must not be "
             f"mixed; delete that folder and {path}, or give another --output"
         )
 
 
-def _find_earlier(stage: EmbedStage, described: Mapping[str, Described]) -> dict[str, Any]:
+def _find_earlier(run: Run, described: Mapping[str, Described]) -> dict[str, Any]:
     """Indexes the vectors of --embeddings-from."""
-    source = stage.embed.embeddings_from
-    if not source or absolute(source) == absolute(stage.output):
+    source = run.config.embed.embeddings_from
+    if not source or absolute(source) == absolute(run.output):
         return {}
-    found = {folder: find_earlier(source, folder, encoder, stage.work(f"earlier-{folder}")) for folder, encoder in described.items()}
+    found = {folder: find_earlier(source, folder, encoder, run.work(f"earlier-{folder}")) for folder, encoder in described.items()}
     if not any(found.values()):
         raise ValueError(f"--embeddings-from {source} holds no complete vectors of {' or '.join(described)}: name the --output of a run")
     return found
 
 
-def _target(stage: EmbedStage, folder: str, encoder: Described, earlier: Any) -> Target:
-    write_json(stage.work(f"encoder-{folder}.json"), encoder.digest)
-    journal = Journal(stage.work(f"embed-{digest_of(encoder.digest)[:16]}"))
+def _target(run: Run, folder: str, encoder: Described, earlier: Any) -> Target:
+    write_json(run.work(f"encoder-{folder}.json"), encoder.digest)
+    journal = Journal(run.work(f"embed-{digest_of(encoder.digest)[:16]}"))
     return Target(folder=folder, digest=encoder.digest, journal=journal, earlier=earlier)
 
 
-def _embed_units(stage: EmbedStage, units: Manifest, targets: list[Target]) -> None:
+def _embed_units(run: Run, units: Manifest, targets: list[Target]) -> None:
     for target in targets:
         target.journal.forget_others(file.name.removesuffix(".parquet") for file in units.files)
-    _, there = here_and_there(stage.embed, local=is_local(stage.options))
-    with watch(stage.progress, "embed", units.rows * len(targets), "img") as meter:
+    _, there = here_and_there(run.config.embed, local=is_local(run.options))
+    with watch(run.progress, "embed", units.rows * len(targets), "img") as meter:
         job = EmbedJob(
-            output=stage.output,
-            scan=stage.scan,
+            output=run.output,
+            scan=run.config.scan,
             embed=there,
             targets=tuple(targets),
-            threads=stage.threads,
-            locate=stage.locate,
+            threads=run.threads,
+            locate=run.locate,
             meter=meter,
         )
-        done = embed_units(dataset_files(stage.path("units")), job, stage.options)
+        done = embed_units(dataset_files(run.path("units")), job, run.options)
     for target, count in zip(targets, done, strict=True):
         if count < len(units.files):
             name = f" by {target.folder}" if len(targets) > 1 else ""
-            stage.say(f"embed: {len(units.files) - count} of {len(units.files)} units were embedded before{name} and are kept")
+            run.say(f"embed: {len(units.files) - count} of {len(units.files)} units were embedded before{name} and are kept")
 
 
-def _complete(stage: EmbedStage, units: Manifest, target: Target, *, named: bool) -> dict[str, float]:
+def _complete(run: Run, units: Manifest, target: Target, *, named: bool) -> dict[str, float]:
     """Completes both datasets of an encoder; returns what it took. How it was done stands in run.json only: the bytes do not show it."""
     outcome = merge_outcomes(target.journal.read_all(file.name.removesuffix(".parquet") for file in units.files))
     counters = outcome.counters or {"in": 0, "kept": 0, "dropped": {}, "errors": 0}
     effort = {name: counters.pop(name, 0) for name in ("reused", "halved", "waited_s", "embedded_s")}
     digest = digest_of([target.digest, units.content])
     vectors, drops = datasets_of(target.folder)
-    complete_dataset(stage.path(drops), drops, digest, outcome.files.get(drops, []), {})
-    complete_dataset(stage.path(vectors), vectors, digest, outcome.files.get(vectors, []), counters | {"encoder": target.digest})
+    complete_dataset(run.path(drops), drops, digest, outcome.files.get(drops, []), {})
+    complete_dataset(run.path(vectors), vectors, digest, outcome.files.get(vectors, []), counters | {"encoder": target.digest})
     name = f", {target.folder}" if named else ""
-    reused = f", {effort['reused']:,} of them copied from {stage.embed.embeddings_from}" if effort["reused"] else ""
+    reused = f", {effort['reused']:,} of them copied from {run.config.embed.embeddings_from}" if effort["reused"] else ""
     halved = f"; {effort['halved']:,} batches did not fit into memory and were halved: try a lower --batch-size" if effort["halved"] else ""
-    stage.say(f"embed: {counters['in']:,} images, {counters['kept']:,} vectors{name}{reused}{halved}")
+    run.say(f"embed: {counters['in']:,} images, {counters['kept']:,} vectors{name}{reused}{halved}")
     return effort | {"images": counters["in"]}
 
 

@@ -17,7 +17,8 @@ from PIL import Image
 import pipeline.scan
 from pagepairs.config import Config, PairConfig, RunConfig, ShardConfig
 from pagepairs.manifest import find_manifest, read_dataset, read_manifest
-from pipeline.run import InputError, NothingFound, plan, run_stages
+from pipeline.run import NothingFound, plan, run_stages
+from pipeline.stage import InputError
 
 Photo = Callable[..., None]
 Settings = Callable[..., Config]
