@@ -8,6 +8,7 @@ from typing import Any, Literal
 from train.network import Conditioning
 from train.presets import PRESETS, Preset
 
+Switch = Literal["on", "off"]
 FREE = frozenset(
     {"data", "output", "total_images", "device", "threads", "log_images", "checkpoint_images", "keep_checkpoints", "grid_images"}
     | {"grid_steps", "images_per_s", "peak_tflops", "dry_run", "encoder_weights", "compile", "parallel"}
@@ -56,9 +57,9 @@ class TrainConfig:
     """Dropout in the middle of the network."""
     precision: Literal["float32", "bf16"] | None = None
     """Arithmetic inside the network."""
-    compile: bool | None = None
+    compile: Switch | None = None
     """Compiles the network."""
-    channels_last: bool | None = None
+    channels_last: Switch | None = None
     """Keeps images with their channels last in memory."""
     checkpoint_levels: tuple[int, ...] | None = None
     """Levels of the network whose activations are computed twice rather than kept."""
@@ -125,6 +126,7 @@ def resolve(config: TrainConfig) -> Preset:
     given = {name: getattr(config, name) for name in _OF_NETWORK if getattr(config, name) is not None}
     network = dataclasses.replace(preset.network, **given)
     given = {name: getattr(config, name) for name in _OF_PRESET if getattr(config, name) is not None}
+    given |= {name: given[name] == "on" for name in ("compile", "channels_last") if name in given}
     if "batch" in given and "micro_batch" not in given:
         given["micro_batch"] = min(preset.micro_batch, given["batch"])
     preset = dataclasses.replace(preset, network=network, **given)

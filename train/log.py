@@ -4,6 +4,8 @@ import json
 import os
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, Never
 
@@ -39,8 +41,21 @@ def memory_mib(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-class Log:
-    """Writes one line a logged step; `write` takes numbers by name."""
+class Silent:
+    """The log of all processes but the first."""
+
+    def write(self, images: int, values: dict[str, Any]) -> None:
+        """Writes nothing."""
+
+    def say(self, line: str) -> None:
+        """Prints nothing."""
+
+    def close(self) -> None:
+        """Has nothing to close."""
+
+
+class Log(Silent):
+    """Writes one line a logged step and moves the progress bar."""
 
     def __init__(self, run: str, *, images_seen: int, total_images: int) -> None:
         """Goes on where the checkpoint left off: what a killed run logged after it is taken back."""
@@ -64,10 +79,7 @@ class Log:
                 for place, entry in enumerate(value):
                     if entry is not None:
                         self._events.add_scalar(f"{name}/{place}", entry, images)
-
-    def show(self, images: int, loss: float, data_wait: float) -> None:
-        """Moves the progress bar."""
-        self._bar.set_postfix_str(f"loss {loss:.4f}, data wait {data_wait:.1%}", refresh=False)
+        self._bar.set_postfix_str(f"loss {values['loss']:.4f}, data wait {values['data_wait']:.1%}", refresh=False)
         self._bar.update(images - self._bar.n)
 
     def say(self, line: str) -> None:
@@ -79,6 +91,16 @@ class Log:
         self._bar.close()
         self._events.close()
         self._file.close()
+
+
+@contextmanager
+def open_log(run: str, images_seen: int, total_images: int, first: bool) -> Iterator[Silent]:
+    """Opens the log of a run, in the first process."""
+    log = Log(run, images_seen=images_seen, total_images=total_images) if first else Silent()
+    try:
+        yield log
+    finally:
+        log.close()
 
 
 def _event_writer(folder: str, images_seen: int) -> Any:

@@ -23,7 +23,7 @@ from train.config import TrainConfig, as_json, resolve
 from train.diffusion import add_noise, loss_per_image
 from train.distributed import device_of, joined, total, unsynced
 from train.keyed import stream
-from train.log import Log, peak_tflops
+from train.log import open_log, peak_tflops
 from train.meter import Meter, StepSums, Sums
 from train.samples import Batch
 from train.setup import Setup, describe, make_reader, make_state, prepare, resume
@@ -43,7 +43,7 @@ def train(config: TrainConfig, say: Callable[[str], None]) -> int:
       DivergedError: if the loss is no longer a number.
     """
     preset = resolve(config)
-    with joined(device_of(config.device)) as world:
+    with stop_signals() as stopped, joined(device_of(config.device)) as world:
         each = preset.batch // preset.micro_batch
         if each % world.size:
             raise ValueError(
@@ -56,7 +56,7 @@ def train(config: TrainConfig, say: Callable[[str], None]) -> int:
         if world.first:
             write_json(os.path.join(config.output, "config.json"), as_json(dataclasses.asdict(config)))
             say(f"{'goes on from ' + folder if folder else 'begins'}: {describe(setup, state)}")
-        return _run(setup, state, module)
+        return _run(setup, state, module, stopped)
 
 
 def losses(setup: Setup, module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -115,10 +115,9 @@ def step(setup: Setup, state: State, module: nn.Module, batches: Iterator[Batch]
         ) from error
 
 
-def _run(setup: Setup, state: State, module: nn.Module) -> int:
+def _run(setup: Setup, state: State, module: nn.Module, stopped: list[int]) -> int:
     config, preset, world = setup.config, setup.preset, setup.world
-    writer = Log(config.output, images_seen=state.images_seen, total_images=preset.total_images) if world.first else None
-    reader = make_reader(setup, writer.say if writer else lambda _: None)
+    reader = make_reader(setup)
     meter = Meter(
         device=world.device,
         processes=world.size,
@@ -129,26 +128,22 @@ def _run(setup: Setup, state: State, module: nn.Module) -> int:
     numbers = micro_batches(preset.batch, preset.micro_batch, state.images_seen, world.rank, world.size)
     inputs: grid.GridInputs | None = None
     module.train()
-    with stop_signals() as stopped, closing(reader.batches(numbers)) as batches:
+    with open_log(config.output, state.images_seen, preset.total_images, world.first) as log, closing(reader.batches(numbers)) as batches:
         while state.images_seen < preset.total_images:
             sums, norm = step(setup, state, module, batches, meter, stop=bool(stopped))
-            if meter.add(sums, preset.batch) and writer:
-                line = meter.line(norm, learning_rate(preset, state.images_seen // preset.batch - 1))
-                writer.write(state.images_seen, line | {"skipped": reader.skipped})
-                writer.show(state.images_seen, line["loss"], line["data_wait"])
+            for line in reader.new_warnings():
+                log.say(line)
+            if meter.add(sums, preset.batch):
+                log.write(state.images_seen, meter.line(norm, learning_rate(preset, state.images_seen // preset.batch - 1), reader.skipped))
             start, done = time.perf_counter(), sums.stop or state.images_seen >= preset.total_images
             if done or _crossed(state.images_seen, preset.batch, config.checkpoint_images or preset.total_images // 20):
-                save(state, config.output, _about(setup, state), world)
-                if world.first:
-                    checkpoint.prune(config.output, config.keep_checkpoints)
+                save(state, config.output, _about(setup, state), config.keep_checkpoints, world)
             if sums.stop:
                 break
             if _crossed(state.images_seen, preset.batch, config.grid_images or preset.total_images // 5):
                 inputs = inputs or grid.inputs(reader, setup.conditioner, world.device)
                 grid.draw(state, inputs, setup, world)
             meter.pause(time.perf_counter() - start)
-    if writer:
-        writer.close()
     return state.images_seen
 
 

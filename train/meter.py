@@ -71,7 +71,7 @@ class Meter:
         self._count_K = [a + b for a, b in zip(self._count_K, sums.count_K, strict=True)]
         return self._images >= self._every
 
-    def line(self, gradient_norm: float, lr: float) -> dict[str, Any]:
+    def line(self, gradient_norm: float, lr: float, skipped: int) -> dict[str, Any]:
         """Returns what the log says of the time since the last line, and begins anew."""
         seconds = time.perf_counter() - self._start
         rate = self._images / seconds
@@ -87,6 +87,7 @@ class Meter:
             "peak_tflops": self._peak or None,
             "data_wait": self._wait_s / seconds,
             "memory_mib": memory_mib(self._device),
+            "skipped": skipped,
         }
         self._clear()
         return line

@@ -141,11 +141,6 @@ class Network(nn.Module):
         for level in (*self.down, self.middle, *self.up):
             yield from _blocks(level)
 
-    def levels(self) -> list[int]:
-        """Returns the level of each block, in the order of `all_blocks`."""
-        down = [level for level, blocks in enumerate(self.config.blocks) for _ in range(blocks)]
-        return down + [level for level, blocks in enumerate(self.config.blocks[:-1]) for _ in range(blocks)]
-
     def _condition(self, condition_BS: Tensor, null_B: Tensor | None) -> Tensor:
         assert self.null is not None
         # Encoders' scales differ by orders of magnitude; a layer-normed DINOv2 token hardly changes.

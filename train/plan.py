@@ -43,7 +43,7 @@ def plan(config: TrainConfig, processes: int = 1) -> dict[str, Any]:
 
 
 def activation_bytes(preset: Preset, config: TrainConfig, condition_shape: tuple[int, ...]) -> int:
-    """Returns the bytes that a forward pass of a micro-batch keeps for its backward pass; kernels' workspace comes on top."""
+    """Returns the bytes that a forward pass of a micro-batch keeps; workspace and the block that is computed again come on top."""
     kept: dict[int, int] = {}
     network_bytes: set[int] = set()
 
@@ -58,9 +58,6 @@ def activation_bytes(preset: Preset, config: TrainConfig, condition_shape: tuple
         network = build(preset.network, conditioning=config.conditioning, condition_width=condition_shape[-1]).train()
         network_bytes |= {parameter.untyped_storage()._cdata for parameter in network.parameters()}
         inputs = torch.empty(count, 3, side, side), torch.empty(count), torch.empty(count, *condition_shape), torch.empty(count) > 0
-        for level, block in zip(network.levels(), network.all_blocks(), strict=True):
-            if level in preset.network.checkpoint_levels:  # its inputs stay, though no operator saves them
-                block.register_forward_pre_hook(lambda _, args: [keep(arg) for arg in args if arg is not None] and None)
         hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
         with hooks, torch.autocast("cpu", torch.bfloat16, enabled=preset.precision == "bf16"):
             held = network(*inputs)

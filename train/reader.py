@@ -5,7 +5,7 @@ depends on the data alone; it is counted, named, and above 1 % the run stops.
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -72,8 +72,9 @@ def check_sizes(groups: Groups, image_px: int, data: str) -> None:
 class Reader:
     """Makes micro-batches ahead of time; iterate over `batches`."""
 
-    def __init__(self, groups: Groups, conditioner: Conditioner, config: ReaderConfig, warn: Callable[[str], None]) -> None:
-        self._groups, self._conditioner, self._config, self._warn = groups, conditioner, config, warn
+    def __init__(self, groups: Groups, conditioner: Conditioner, config: ReaderConfig) -> None:
+        self._groups, self._conditioner, self._config = groups, conditioner, config
+        self._said = 0
         self._order = Order(groups.sizes, window_groups=config.window_groups, seed=config.seed)
         self.rows = self._order.rows
         self.read = 0
@@ -107,6 +108,12 @@ class Reader:
                 pool.shutdown(cancel_futures=True)
                 files.shutdown(cancel_futures=True)
 
+    def new_warnings(self) -> list[str]:
+        """Returns a line for each damaged pair that was not yet spoken of."""
+        new = list(self.broken.items())[self._said :]
+        self._said += len(new)
+        return [f"skipped pair {name}: {reason}" for name, reason in new]
+
     def first(self, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """Returns condition and target of the first good pairs of the run's order, without augmentation; fewer where there are fewer."""
         window = self._order.window(0)
@@ -128,11 +135,11 @@ class Reader:
         self.skipped += bool(errors)
         for name in errors.keys() - self.broken.keys():
             self.broken[name] = errors[name]
-            self._warn(f"skipped pair {name}: {errors[name]}")
-        if self.skipped > _MOST_BROKEN * max(self.read, min(self.rows, _EPOCH_AT_MOST)):
+        looked = min(self.rows, max(self.read, _EPOCH_AT_MOST))
+        if len(self.broken) > _MOST_BROKEN * looked:
             last = list(self.broken)[-1]
             raise DataError(
-                f"{self.skipped} of {self.read} samples met a damaged pair, more than 1 %, the last {last}; run `pagepairs shard` again"
+                f"{len(self.broken)} of {looked} pairs are damaged, more than 1 %, the last {last}; run `pagepairs shard` again"
             )
         return sample
 

@@ -1,7 +1,7 @@
 """What a run is made of before its first step: checked settings, data, encoder, network; and the checkpoint that it goes on from."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,7 +106,7 @@ def describe(setup: Setup, state: State) -> str:
     )
 
 
-def make_reader(setup: Setup, warn: Callable[[str], None]) -> Reader:
+def make_reader(setup: Setup) -> Reader:
     """Returns the reader of the run's samples."""
     config = setup.config
     settings = ReaderConfig(
@@ -119,4 +119,4 @@ def make_reader(setup: Setup, warn: Callable[[str], None]) -> Reader:
         window_groups=config.window_groups,
         threads=config.threads or min(4, os.cpu_count() or 1),
     )
-    return Reader(setup.groups, setup.conditioner, settings, warn)
+    return Reader(setup.groups, setup.conditioner, settings)

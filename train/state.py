@@ -69,8 +69,8 @@ def update(state: State, preset: Preset, clip: float) -> float:
     return norm
 
 
-def save(state: State, run: str, extra: dict[str, Any], world: World) -> str:
-    """Writes a checkpoint, from the first process; all must call it."""
+def save(state: State, run: str, extra: dict[str, Any], keep: int, world: World) -> None:
+    """Writes a checkpoint from the first process, and deletes all but the newest `keep`; all processes must call it."""
     parameters = state.named_parameters()
     tensors = {
         "weights": {name: _host(parameter, world) for name, parameter in parameters.items()},
@@ -82,7 +82,9 @@ def save(state: State, run: str, extra: dict[str, Any], world: World) -> str:
             if parameter in state.optimizer.state
         },
     }
-    return checkpoint.save(run, state.images_seen, tensors, extra) if world.first else ""
+    if world.first:
+        checkpoint.save(run, state.images_seen, tensors, extra)
+        checkpoint.prune(run, keep)
 
 
 def _host(tensor: Tensor, world: World) -> Tensor:
