@@ -71,26 +71,17 @@ class SampleConfig:
                 raise ValueError(f"--{name} is missing: name {what}")
 
 
-def read_conditions(config: SampleConfig, size_px: int, dropped: Dropped) -> list[Picture]:
-    """Returns the conditions as squares of `size_px` or, where they are smaller, less; those of shards as they are there.
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """What was made, and what a user should know of it."""
 
-    Raises:
-      InputError: if there is none.
-    """
-    shards = shard_files(config.images)
-    pictures = (
-        read_shard_images(shards, side="condition", dropped=dropped)
-        if shards
-        else read_images(find_images(config.images, flag="--images"), size_px=size_px, dropped=dropped, small_ok=True)
-    )
-    found = list(islice(pictures, config.num_conditions or None))
-    if not found:
-        raise InputError(f"--images {config.images}: no image can be read: {dropped}")
-    return found
+    paths: Sequence[str]
+    """Of the grids, or of the one sample of --only."""
+    notes: Sequence[str]
 
 
-def draw_samples(config: SampleConfig, load: Callable[[SampleConfig], Generator]) -> list[str]:
-    """Makes the samples, their record and the grids; returns the paths of the grids (or of the one sample of --only).
+def draw_samples(config: SampleConfig, load: Callable[[SampleConfig], Generator]) -> Drawn:
+    """Makes the samples, their record and the grids.
 
     Args:
       config: the settings.
@@ -100,14 +91,27 @@ def draw_samples(config: SampleConfig, load: Callable[[SampleConfig], Generator]
       ValueError: for conditions that cannot be used, or an --output with other samples; before any sample is made.
     """
     config.check()
-    shard_files(config.images) or find_images(config.images, flag="--images")  # before the model, which takes longer
+    shards = shard_files(config.images)
+    files = () if shards else find_images(config.images, flag="--images")  # before the model, which takes longer
     generator, dropped = load(config), Dropped()
-    conditions = read_conditions(config, generator.condition_px, dropped)
+    size_px = generator.condition_px
+    pictures = (
+        read_shard_images(shards, side="condition", size_px=size_px, dropped=dropped)
+        if shards
+        else read_images(files, size_px=size_px, dropped=dropped, small_ok=True)
+    )
+    conditions = list(islice(pictures, config.num_conditions or None))
+    if not conditions:
+        raise InputError(f"--images {config.images}: no image can be read: {dropped}")
     wanted = [_find(config, conditions)] if config.only else wanted_samples(conditions, samples=config.num_samples, seed=config.seed)
     _keep(config, generator, wanted, dropped)
     folder = os.path.join(config.output, "samples")
     make_samples(generator, wanted, guidance=config.guidance, folder=folder)
-    return [sample_path(folder, config.only)] if config.only else _draw_grids(config, wanted, generator.image_px, folder)
+    notes = [f"not usable: {dropped}"] if dropped.counts else []
+    if next(pictures, None) is not None:
+        notes.append(f"only the first {len(conditions)} conditions were used; --num-conditions 0 takes all")
+    paths = [sample_path(folder, config.only)] if config.only else _draw_grids(config, wanted, generator.image_px, folder)
+    return Drawn(paths=paths, notes=notes)
 
 
 def _find(config: SampleConfig, conditions: Sequence[Picture]) -> Wanted:

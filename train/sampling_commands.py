@@ -32,7 +32,10 @@ def _load(config: SampleConfig | EvaluateConfig) -> ModelGenerator:
 
 
 def _sample(config: SampleConfig) -> None:
-    for path in draw_samples(config, _load):
+    drawn = draw_samples(config, _load)
+    for note in drawn.notes:
+        print(f"pagepairs: {note}", file=sys.stderr)
+    for path in drawn.paths:
         print(path)
 
 

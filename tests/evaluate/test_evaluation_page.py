@@ -12,7 +12,11 @@ import pytest
 from PIL import Image
 
 from pagepairs.cli import main
+from train.evaluate import evaluate
+from train.evaluate_config import EvaluateConfig
+from train.evaluation_page import render
 from train.evaluation_plots import draw_plots
+from train.features import FeatureSpace, encoder_space
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))  # chromium: a module beside other tests
 from chromium import BROWSERS, Tab, find_chromium, start_chromium
@@ -86,6 +90,25 @@ def test_the_page_loads_nothing_and_holds_no_script(output: Path) -> None:
     assert said is not None
     assert said[1].startswith("pagepairs evaluate --checkpoint ")
     assert said[1].endswith("--samples-per-condition 5 --guidance 0 1 --steps 2 --encoder builtin --training " + said[1].split()[-1])
+
+
+def test_the_letters_fid_stand_on_a_page_only_where_the_features_are_inceptions(
+    output: Path, draw_classes: Callable[[int], Path], tmp_path: Path
+) -> None:
+    assert "FID" not in (output / "evaluation.html").read_text()
+    assert "FID" not in (output / "evaluation.json").read_text()
+    fake = FeatureSpace(  # what load_inception returns for the published weights, which are not at hand
+        label="FID", digest={"name": "fake", "preprocessing": "", "weights": ""}, width=3,
+        preprocess=lambda image: image, embed=lambda batch: batch.mean(axis=(1, 2), dtype=np.float32),
+    )  # fmt: skip
+    images = draw_classes(6)
+    config = EvaluateConfig(generated=str(images / "discs"), real=str(images / "squares"), output=str(tmp_path), size=32)
+    spaces = [encoder_space("builtin", weights="", device="cpu"), fake]
+    scored = evaluate(config, load_generator=lambda _: pytest.fail("no model"), load_spaces=lambda _: spaces)
+    page = render(scored, config)
+    assert [space["label"] for space in scored.evaluation["spaces"]] == ["FD(builtin)", "FID"]
+    assert f"<h1>FID {scored.evaluation['spaces'][1]['rows']['generated']['frechet']:,.1f}</h1>" in page
+    assert "<h2>FD(builtin)</h2>" in page
 
 
 def test_plots_are_the_same_bytes_each_time_and_differ_by_paper() -> None:

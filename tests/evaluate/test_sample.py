@@ -147,6 +147,22 @@ def test_settings_out_of_range_are_refused(setting: str, value: float, says: str
         SampleConfig(**{setting: value})
 
 
+def test_conditions_that_were_left_out_are_said(
+    run: Path, draw_classes: Callable[[int], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = draw_classes(2)
+    (images / "discs" / "000.png").write_bytes(b"")
+    assert sample_command(run, images, tmp_path / "a", "--num-samples", "1", "--num-conditions", "4") == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "pagepairs: not usable: empty_body 1 (discs/000.png)",
+        "pagepairs: only the first 4 conditions were used; --num-conditions 0 takes all",
+    ]
+    assert record(tmp_path / "a")["dropped"] == {"empty_body": {"count": 1, "examples": ["discs/000.png"]}}
+    assert sample_command(run, images, tmp_path / "b", "--num-samples", "1", "--num-conditions", "0") == 0
+    assert len(record(tmp_path / "b")["samples"]) == 5
+    assert capsys.readouterr().err.splitlines() == ["pagepairs: not usable: empty_body 1 (discs/000.png)"]
+
+
 def test_a_folder_of_other_samples_is_not_mixed(
     run: Path, draw_classes: Callable[[int], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
