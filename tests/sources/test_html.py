@@ -188,19 +188,19 @@ def test_opt_out(head: str, opt_out: str) -> None:
 
 def test_a_page_with_100_000_images_takes_seconds() -> None:
     html = "".join(f'<div><img src="/i/{index}.jpg" srcset="/j/{index}.jpg 2x"></div>' for index in range(100_000))
-    start = time.perf_counter()
+    start = time.process_time()
     links = links_of(html)
     assert len(links) == 200_000
     assert links[-1][:2] == (99_999, "https://example.com/j/99999.jpg")
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 @pytest.mark.parametrize("tag", ["<div>", "<b><p>", "<picture>", "<a", "<a <b "])
 def test_deep_nesting_takes_no_quadratic_time(tag: str) -> None:
     html = tag * 100_000 + "><p>x<img src=a.jpg>"
-    start = time.perf_counter()
+    start = time.process_time()
     assert [url for _, url, _, _ in links_of(html)] == ["https://example.com/dir/a.jpg"]
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_a_long_flat_page_keeps_its_pictures() -> None:
@@ -278,6 +278,6 @@ def test_backgrounds_and_preloaded_images() -> None:
     "piece", ["url(", "background:url(", "'url(\"", "/*", "background:'", "url(\\", "background:url(' ", "{background:url( "]
 )
 def test_a_style_sheet_cannot_take_long(piece: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     background_urls("background:" + piece * 200_000)
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 3
