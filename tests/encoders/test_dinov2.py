@@ -189,11 +189,3 @@ def test_cuda_is_never_replaced_in_silence(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="--device cuda: torch finds no GPU here"):
         load_encoder("dinov2-base", device="cuda")
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
-def test_gpu_agrees_with_cpu(encoder: TorchEncoder, checkpoint: Path, pictures: list[np.ndarray]) -> None:
-    images = [encoder.preprocess(rgb) for rgb in pictures]
-    on_gpu = load_shape("dinov2-tiny", _TINY, Settings(weights=str(checkpoint), device="cuda"))
-    cosine_N = (embed_all(on_gpu, images, batch_size=4) * embed_all(encoder, images, batch_size=4)).sum(1)
-    assert cosine_N.min() > 0.999
