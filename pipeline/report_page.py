@@ -46,6 +46,15 @@ _MEANINGS = {
 }
 
 
+_COPY_RULES = {
+    "kept": "stands for itself",
+    "exact_copy": "the same bytes again",
+    "equal_hash": "equal pHash, PDQ near",
+    "near_hash": "near pHash and PDQ",
+}
+"""The parts of duplicates.captures, the cheapest rule first."""
+
+
 def render(
     report: Mapping[str, Any],
     cells: Mapping[str, Any],
@@ -81,6 +90,7 @@ def render(
             comparison=report.get("encoder_comparison"),
             stages=[_funnel_row(stage, counts) for stage, counts in report["stages"].items()],
             passed=_passed(report["stages"]),
+            copies=[(name, report["duplicates"][rule]) for rule, name in _COPY_RULES.items() if report["duplicates"].get(rule)],
             rules=_RULES,
             hosts={kind: [(row["host"], row["count"]) for row in rows] for kind, rows in report["hosts"].items()},
             versions=flatten(

@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,10 @@ HOSTILE_URL = "javascript:alert(4)//\x1b[31m\"'><svg onload=alert(5)>"
 PAGE_SIZES = (5, 4, 4, 3, 2, 2)
 
 
+DUPLICATES = {"captures": 20, "exact_copy": 3, "equal_hash": 2, "near_hash": 1, "kept": 14, "near_pairs": 1, "groups": {"2": 1}}
+DUPLICATES |= {"components": {"2": 1}}
+
+
 @dataclass(frozen=True, kw_only=True)
 class MadeRun:
     """A run folder, its crawl, and the rows that it was made from."""
@@ -38,6 +42,7 @@ class MadeRun:
     episodes: list[dict[str, Any]]
     images: list[dict[str, Any]]
     drops: list[dict[str, Any]]
+    duplicates: dict[str, Any] = field(default_factory=dict)
 
     def write_report(self) -> str:
         options = pipeline_options((), 1)
@@ -180,7 +185,7 @@ def build_run(root: Path) -> MadeRun:
     write_dataset(output, "units", [rows_to_table(images, UNITS)])
     vectors = [{"image_id": image["image_id"], "embedding": np.array([1, 0], np.float16)} for image in images]
     write_dataset(output, "embeddings/builtin", [rows_to_table(vectors, embeddings_schema(2))], count_stage([], len(images), "embed"))
-    pair_counts = count_stage(drops, members, "pair") | {"not_sampled": 3}
+    pair_counts = count_stage(drops, members, "pair") | {"not_sampled": 3, "duplicates": DUPLICATES}
     write_dataset(output, "episodes", [rows_to_table(episodes[:2], EPISODES), rows_to_table(episodes[2:], EPISODES)], pair_counts)
     write_dataset(output, "candidates", [rows_to_table(part, CANDIDATES) for part in parts], ledger)
     write_dataset(output, "pairs", [rows_to_table(pairs, PAIRS)])
@@ -191,7 +196,9 @@ def build_run(root: Path) -> MadeRun:
         name = "embed-builtin" if stage == "embed" else stage
         write_dataset(output, f"drops/{name}", [rows_to_table([row for row in drops if row["stage"] == stage], DROPS)])
     write_settings(output, str(crawl))
-    return MadeRun(output=output, crawl=str(crawl), candidates=candidates, episodes=episodes, images=images, drops=drops)
+    return MadeRun(
+        output=output, crawl=str(crawl), candidates=candidates, episodes=episodes, images=images, drops=drops, duplicates=DUPLICATES
+    )
 
 
 def write_settings(output: str, crawl: str) -> None:

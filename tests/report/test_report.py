@@ -106,6 +106,10 @@ def test_pages_images_and_hosts_equal_a_recount(reported_run: Any) -> None:
     assert report["pages"]["pairs_per_page"] == Counter(str(kept[page]) for page in pages)
     assert report["pages"]["images_per_page"] == Counter(str(len(row["images"])) for row in reported_run.episodes)
     assert report["pages"]["pairs_not_sampled"] == 3
+    assert report["duplicates"] == reported_run.duplicates
+    page = page_of(reported_run)
+    for name, count in (("stands for itself", 14), ("the same bytes again", 3), ("equal pHash, PDQ near", 2), ("near pHash and PDQ", 1)):
+        assert re.search(rf"{name}.*?<td class=\"n\">{count}</td>", page, re.DOTALL)
     for size in report["images"]["sizes"]:
         sides = [min(row["width"], row["height"]) for row in reported_run.images]
         assert size["images"] == sum(size["first_px"] <= side <= size["last_px"] for side in sides)
