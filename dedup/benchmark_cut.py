@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dedup.benchmark_hashes import HashSearch, match_hashes
-from dedup.benchmark_vectors import OpenVectors, nearest_by_all, nearest_items
+from dedup.benchmark_vectors import OpenVectors, nearest_items
 from dedup.changes import CHANGES, MILD
 
 MILD_RECALL = 0.99
@@ -53,12 +53,14 @@ def nearest_similarities(vectors: OpenVectors, seen: Seen) -> np.ndarray:
 
 def nearest_others(vectors_ND: np.ndarray, item_ids: Sequence[str], rows: np.ndarray) -> np.ndarray:
     """Returns the similarity of some items to their nearest other item, float32; equal files are one item."""
-    ids = np.array(item_ids)
-    others = np.empty(len(rows), np.float32)
-    for place, row in enumerate(rows):
-        rest = np.flatnonzero(ids != ids[row])
-        others[place] = nearest_by_all(vectors_ND[rest], vectors_ND[row][None])[1][0] if len(rest) else -1
-    return others
+    ids, query_QD = np.array(item_ids), vectors_ND[rows].astype(np.float32)
+    best_Q = np.full(len(rows), -1, np.float32)
+    for start in range(0, len(vectors_ND), 16_384):
+        block = slice(start, start + 16_384)
+        product_QB = query_QD @ vectors_ND[block].astype(np.float32).T
+        product_QB[ids[rows][:, None] == ids[block]] = -1
+        best_Q = np.maximum(best_Q, product_QB.max(axis=1))
+    return best_Q
 
 
 def recall_table(

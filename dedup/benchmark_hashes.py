@@ -75,6 +75,17 @@ def match_hashes(search: HashSearch, phash_Q: np.ndarray, pdq_Q32: np.ndarray, t
       query: int64, the rows of the images that match, ascending.
       item: int64, the row of the nearest item of each: by the sum of both distances as shares of their limits, then the lowest row.
     """
+    query, item, score = match_all(search, phash_Q, pdq_Q32, texture_Q)
+    order = np.lexsort((item, score, query))
+    query, item = query[order], item[order]
+    first = np.append(True, query[1:] != query[:-1])[: len(query)]
+    return query[first], item[first]
+
+
+def match_all(
+    search: HashSearch, phash_Q: np.ndarray, pdq_Q32: np.ndarray, texture_Q: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns all pairs that match, as row of the image and row of the item, with the sum of both distances as shares of their limits."""
     textured = np.flatnonzero(texture_Q >= MIN_TEXTURE)
     faiss.omp_set_num_threads(1)  # of this thread: workers are processes, and oversubscribed threads cost 20 times the time
     found = [
@@ -85,11 +96,8 @@ def match_hashes(search: HashSearch, phash_Q: np.ndarray, pdq_Q32: np.ndarray, t
     item = np.concatenate([item for _, item in found])
     phash, pdq = hash_distances(search, phash_Q[query], pdq_Q32[query], item)
     matches = is_match(phash, pdq)
-    query, item, phash, pdq = query[matches], item[matches], phash[matches], pdq[matches]
-    order = np.lexsort((item, np.maximum(phash, 0) / MAX_PHASH + np.maximum(pdq, 0) / MAX_PDQ, query))
-    query, item = query[order], item[order]
-    first = np.append(True, query[1:] != query[:-1])[: len(query)]
-    return query[first], item[first]
+    score = np.maximum(phash, 0) / MAX_PHASH + np.maximum(pdq, 0) / MAX_PDQ
+    return query[matches], item[matches], score[matches]
 
 
 def nearest_by_phash(search: HashSearch, phash_Q: np.ndarray) -> np.ndarray:

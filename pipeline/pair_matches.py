@@ -300,6 +300,8 @@ class _Facts:
 
 def _nearest(rows: pa.Table) -> pa.Table:
     """Returns the rows of the nearest images, as many as survivors are shown."""
+    if rows.num_rows <= SURVIVORS:  # of no rows at all Arrow cannot choose
+        return rows
     return rows.take(pc.select_k_unstable(rows, SURVIVORS, [("similarity", "descending"), ("image_id", "ascending")]))
 
 

@@ -13,7 +13,11 @@ import torch
 from made_crawls import Response, encode, page, picture, site, write_warc
 from outputs import assert_conserved, counters, data_hashes, rows
 from PIL import Image
+from scipy.fft import idctn
 from torchvision.models import mobilenet_v3_small
+
+from pagepairs.config import ScanConfig
+from pipeline.look import look
 
 HOSTILE = '"><script>alert(1)<|script>.jpg'
 
@@ -105,6 +109,39 @@ def test_an_index_in_another_place_changes_nothing_and_another_cut_does(
     assert counters(tmp_path / "out", "matches")["matched"] > 2
     done = pagepairs(*again[:-1], "--config", tmp_path / "none.json")
     assert done.code == 2
+
+
+def twin(body: bytes) -> bytes:
+    """Returns the picture under a fine pattern, the first of some that leaves the 64-bit pHash as it is and changes PDQ."""
+    with Image.open(io.BytesIO(body)) as image:
+        rgb = np.asarray(image.convert("RGB"), np.float64)
+    known = look(body, ScanConfig())
+    for seed in range(50):
+        waves = np.zeros(rgb.shape[:2])
+        waves[9:16, 1:16] = np.random.default_rng(seed).choice([-1, 1], (7, 15))
+        pattern = idctn(waves, norm="ortho")
+        changed = encode(Image.fromarray(np.clip(rgb + 20 * (pattern / np.abs(pattern).max())[..., None], 0, 255).astype(np.uint8)))
+        seen = look(changed, ScanConfig())
+        if seen.phash == known.phash and (int.from_bytes(seen.pdq, "big") ^ int.from_bytes(known.pdq, "big")).bit_count() > 48:
+            return changed
+    raise AssertionError("no pattern leaves the pHash as it is")
+
+
+def test_copies_of_a_match_go_with_it(tmp_path: Path, pagepairs) -> None:
+    records = site([1, 2, 3])
+    records.append(Response(url="https://site.example/twin.jpg", body=twin(picture(3, 0))))
+    records.append(page("https://site.example/more/", ["https://site.example/twin.jpg", "https://site.example/1/0.jpg"]))
+    crawl = write_warc(tmp_path / "crawl.warc.gz", records)
+    run = ["run", "--input", crawl, "--output", tmp_path / "out", "--encoder", "builtin"]
+    assert pagepairs(*run).code == 0
+    hashes = {row["image_url"][21:]: (row["phash"], row["pdq"]) for row in rows(tmp_path / "out", "images")}
+    (tmp_path / "list.txt").write_text(f"{hashes['3/0.jpg'][1].hex()}\n")
+    assert pagepairs("benchmark", "build", "--name", "l", "--images", tmp_path / "list.txt", "--output", tmp_path / "idx").code == 0
+    done = pagepairs(*run, "--benchmark", tmp_path / "idx")
+    assert done.code == 0, done.err
+    assert [row["image_url"][21:] for row in rows(tmp_path / "out", "matches") if row["signal"]] == ["3/0.jpg"]
+    drops = {(row["image_url"][21:], row["reason"]) for row in rows(tmp_path / "out", "drops/pair")}
+    assert {("3/0.jpg", "benchmark_match"), ("twin.jpg", "copy_removed")} <= drops
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])

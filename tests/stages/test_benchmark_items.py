@@ -1,5 +1,7 @@
 """Test sets as folders, tables of paths and lists of hashes; what is none of these is refused with its place."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -96,3 +98,8 @@ def test_what_is_neither_folder_nor_table_is_refused(tmp_path: Path) -> None:
     ]:
         with pytest.raises(ValueError, match=f"--images .*{name}.*{sentence}"):
             find_items(str(tmp_path / name), "--images")
+
+
+def test_stages_and_audit_import_no_search_library_before_they_search() -> None:
+    program = "import sys, pipeline.run, pipeline.audit; print(sorted({'faiss', 'torch', 'imagededup'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"
