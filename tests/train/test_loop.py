@@ -263,7 +263,7 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("parallel", ["ddp", pytest.param("fsdp2", marks=pytest.mark.slow)])
 def test_two_processes_are_one(pair_shards: Path, tmp_path: Path, parallel: str) -> None:
     train(config(pair_shards, tmp_path / "one", total_images=24), str)
     two = command(pair_shards, tmp_path / "two", "--total-images", "16", "--parallel", parallel, processes=2, tmp=tmp_path)
@@ -300,7 +300,7 @@ def wait_for(path: Path, pattern: str, process: subprocess.Popen[str]) -> None:
         time.sleep(0.002)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_stop_signal_saves_and_the_run_goes_on_to_the_same_bits(pair_shards: Path, tmp_path: Path, number: signal.Signals) -> None:
     run = tmp_path / "run"
     endless = command(pair_shards, run, "--total-images", "8000000", tmp=tmp_path)
