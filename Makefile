@@ -2,6 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 CRAWL := demo/crawl.warc.gz
+BENCHMARKS := sources scan isolate embed decode pair duplicates hashes contamination shard formats report run train reader metrics
 
 .PHONY: demo test lint bench clean
 
@@ -22,7 +23,7 @@ lint: .venv/installed-dev
 	$(BIN)/mypy
 
 bench: .venv/installed-dev
-	for name in sources scan isolate pair duplicates hashes shard formats embed decode contamination report run; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 from threadpoolctl import threadpool_limits
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from encoders import load_encoder
 from pagepairs.images import encode_image
@@ -99,3 +100,22 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     save(str(folder), 64, {"ema": network.state_dict()}, {"model": model, "settings": {"precision": "float32"}})
     return folder
+
+
+class _Unloaded(FeatureExtractorInceptionV3):
+    """The library's network without its download."""
+
+    def load_state_dict(self, *args: object, **kwargs: object) -> None:
+        """Keeps the random weights."""
+
+
+@pytest.fixture(scope="session")
+def random_inception(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Inception network with seeded random weights, as the real file holds them."""
+    torch.manual_seed(5)
+    empty = tmp_path_factory.mktemp("inception") / "empty.pth"
+    torch.save({}, empty)
+    network = _Unloaded("random", ["2048"], feature_extractor_weights_path=str(empty))
+    path = empty.with_name("weights-inception-2015-12-05-6726825d.pth")
+    torch.save(network.state_dict(), path)
+    return path

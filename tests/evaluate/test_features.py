@@ -16,25 +16,6 @@ def pictures(count: int, side: int = 40) -> np.ndarray:
     return np.random.Generator(np.random.Philox(key=3)).integers(0, 256, (count, side, side, 3), np.uint8)
 
 
-class _Unloaded(FeatureExtractorInceptionV3):
-    """The library's network without its download."""
-
-    def load_state_dict(self, *args: object, **kwargs: object) -> None:
-        """Keeps the random weights."""
-
-
-@pytest.fixture(scope="session")
-def random_inception(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Inception network with seeded random weights, as the real file holds them."""
-    torch.manual_seed(5)
-    empty = tmp_path_factory.mktemp("inception") / "empty.pth"
-    torch.save({}, empty)
-    network = _Unloaded("random", ["2048"], feature_extractor_weights_path=str(empty))
-    path = empty.with_name("weights-inception-2015-12-05-6726825d.pth")
-    torch.save(network.state_dict(), path)
-    return path
-
-
 def test_an_encoder_gives_its_vectors_under_its_own_name_whatever_the_number_of_images() -> None:
     space, encoder = encoder_space("builtin", weights="", device="cpu"), load_encoder("builtin")
     assert (space.label, space.digest) == ("FD(builtin)", encoder.digest)
