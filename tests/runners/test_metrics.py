@@ -64,7 +64,7 @@ def test_the_runners_counters_equal_report_json(local_run: Path, tmp_path: Path,
     for dataset, namespace in [("images", "scan"), ("embeddings/builtin", "embed"), ("shards", "shard")]:
         written = sum(path.stat().st_size for path in (output / dataset).glob("*") if path.suffix != ".json" and path.name != "README.md")
         assert counted[namespace, "bytes_written"] >= written > 0
-    assert all(counted[namespace, "busy_ms"] > 0 for namespace in JOBS.values())
+    assert all(counted[JOBS[stage], "busy_ms"] > 0 for stage in JOBS.keys() - {"embed"})
     # Beam's own, of the model: one inference a unit, and the time that it took.
     assert counted["embed", "num_inferences"] == len(list((output / "units").glob("*.parquet")))
     assert counted["embed", "inference_batch_latency_micro_secs"] > 0

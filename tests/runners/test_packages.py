@@ -31,6 +31,11 @@ import pathlib, pipeline.card
 print(sorted(path.name for path in (pathlib.Path(pipeline.card.__file__).parent / "templates").iterdir()))
 """
 
+HARNESS = """
+from apache_beam.runners.worker.sdk_worker_main import create_harness
+create_harness({"CONTROL_API_SERVICE_DESCRIPTOR": 'url: "localhost:1"', "PIPELINE_OPTIONS": "{}"}, dry_run=True)
+"""
+
 
 def clean_environment(folder: Path) -> Path:
     """Makes a virtual environment that sees the libraries here but not this checkout; returns its Python."""
@@ -111,8 +116,8 @@ def test_the_steps_of_the_image_install_and_work_in_a_clean_environment(tmp_path
     code = shlex.split(" ".join(bake[1:]))
     assert code[: code.index("-c")][-1] == "python"
     run_in(python, "-P", "-c", code[code.index("-c") + 1], "builtin")
-    # The harness starts as far as it can without a runner: Beam's boot program, which is not at hand, calls it so.
-    run_in(python, "-P", "-c", "from apache_beam.runners.worker.sdk_worker_main import create_harness as c; c({}, dry_run=True)")
+    # Beam's boot program, which is not at hand, starts the harness: as far as that comes without a runner.
+    run_in(python, "-P", "-c", HARNESS)
 
 
 def test_the_image_has_two_targets_and_their_entry_points() -> None:
