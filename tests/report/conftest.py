@@ -17,8 +17,8 @@ from pagepairs.images import encode_jpeg
 from pagepairs.keys import pair_id, text_key
 from pagepairs.manifest import Manifest, write_manifest
 from pagepairs.records import CANDIDATES, DROPS, EPISODES, IMAGES, PAIRS, SHARDS, UNITS, embeddings_schema, rows_to_table
-from pipeline.jobs import pipeline_options
 from pipeline.report import write_report
+from pipeline.runners import pipeline_options
 from pipeline.sources import SourceMap, find_units
 
 LOW, HIGH = 0.3, 0.9

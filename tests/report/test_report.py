@@ -18,11 +18,11 @@ from pagepairs.files import read_json, write_json, write_parquet
 from pagepairs.manifest import Manifest, read_dataset, read_manifest, write_manifest
 from pagepairs.records import DROPS, SCAN_DROPS, rows_to_table
 from pagepairs.urls import host_of
-from pipeline.jobs import pipeline_options
 from pipeline.report import write_report
 from pipeline.report_json import find_warnings
 from pipeline.report_summary import Summary
 from pipeline.report_text import address, link, plain
+from pipeline.runners import pipeline_options
 from pipeline.sources import SourceMap, find_units
 
 
