@@ -6,7 +6,7 @@ Ids are lower-case hex strings: `*_id` of images and pairs is a sha256 (64 chara
 import numpy as np
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _TIME = pa.timestamp("ms", tz="UTC")
 

@@ -23,7 +23,7 @@ from pipeline.pair_matches import MatchJob, check_encoders, embedded_digests, fi
 from pipeline.report_text import plain
 from pipeline.runners import pipeline_options
 
-EXIT_LEFT = 6
+EXIT_LEFT = 7
 _SHOWN = 10
 
 
