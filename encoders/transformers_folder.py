@@ -31,7 +31,7 @@ def load_folder(name: str, kind: Any, config: Any, folder: str, *, unused: Seque
     Raises:
       ValueError: if there is no checkpoint, it is broken, or a tensor is missing, left over or of another size than in `config`.
     """
-    folder = folder or _published(name)
+    local, folder = bool(folder), folder or _published(name)
     if os.path.isfile(folder):
         raise ValueError(f"--encoder-weights {folder}: {name} takes the folder as transformers saves it; give {os.path.dirname(folder)}")
     path = weights.find(folder, _FILES)
@@ -40,7 +40,9 @@ def load_folder(name: str, kind: Any, config: Any, folder: str, *, unused: Seque
     differences = [f"{key} is {list(found)} there and {list(wanted)} in {name}" for key, found, wanted in sorted(report["mismatched_keys"])]
     differences += [f"{key} is missing" for key in sorted(report["missing_keys"])]
     differences += [f"{key} is left over" for key in sorted(report["unexpected_keys"]) if not key.startswith(tuple(unused))]
-    weights.refuse_differences(folder, name, differences or _config_differences(folder, name, config))
+    if local and not differences:  # what the hub holds is what the table was made from
+        differences = _config_differences(folder, name, config)
+    weights.refuse_differences(folder, name, differences)
     return model, weights.sha256_of(paths)
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.errors import GatedRepoError
 from safetensors.torch import load_file, save_file
 from small_networks import FAMILIES, Small
 
-from encoders import load_encoder, transformers_folder
+from encoders import load_encoder, transformers_folder, weights
 from encoders.table import Settings
 from encoders.torch_encoder import TorchEncoder
 
@@ -176,6 +177,30 @@ def test_transformers_takes_several_files_and_no_single_one(tmp_path: Path, pict
         load(small, parts)
     with pytest.raises(ValueError, match=f"takes the folder as transformers saves it; give {small.folder}$"):
         load(small, weights_file(small.folder))
+
+
+def test_published_weights_are_asked_of_the_hub(of_open_clip: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, list[str]]] = []
+
+    def hub(repository: str, *, allow_patterns: list[str]) -> str:
+        asked.append((repository, allow_patterns))
+        return str(of_open_clip.folder)
+
+    monkeypatch.setattr(weights, "snapshot_download", hub)
+    with pytest.raises(ValueError, match=r"does not fit --encoder clip-b16: visual\.class_embedding is \[128\] there and \[768\]"):
+        load_encoder("clip-b16", device="cpu")
+    assert asked == [("timm/vit_base_patch16_clip_224.openai", ["open_clip_config.json", "open_clip_model.safetensors"])]
+
+
+def test_a_gated_licence_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gated(*_: object, **__: object) -> str:
+        raise GatedRepoError.__new__(GatedRepoError)
+
+    monkeypatch.setattr(weights, "snapshot_download", gated)
+    with pytest.raises(
+        ValueError, match=r"^--encoder dinov3-base: facebook/dinov3-vitb16-pretrain-lvd1689m is gated; accept its licence at "
+    ):
+        load_encoder("dinov3-base", device="cpu")
 
 
 def test_names_of_the_table_refuse_small_networks(of_open_clip: Small) -> None:
