@@ -20,8 +20,7 @@ from pagepairs.manifest import dataset_files
 from pipeline.commands import EXIT_SETTING, join_values
 from pipeline.datasets import work_folder
 from pipeline.jobs import pipeline_options
-from pipeline.match_passes import MatchJob
-from pipeline.pair_matches import check_encoders, embedded_digests, find_matches
+from pipeline.pair_matches import MatchJob, check_encoders, embedded_digests, find_matches
 from pipeline.report_text import plain
 
 EXIT_LEFT = 6

@@ -27,11 +27,10 @@ from pagepairs.files import describe_file, write_parquet
 from pagepairs.manifest import Manifest
 from pagepairs.records import MATCHES, SCHEMA_VERSION
 from pipeline.jobs import Journal, Outcome, count_parts, part_name, run_parts, run_tasks
-from pipeline.match_passes import MatchJob
 from pipeline.pair_episodes import Episodes, SpreadByPage
 from pipeline.pair_job import PairJob
 from pipeline.pair_ledger import Pairs
-from pipeline.pair_matches import count_matches, find_matches
+from pipeline.pair_matches import MatchJob, count_matches, find_matches
 from pipeline.pair_members import Appear, Fetch, spread_found
 from pipeline.pair_references import Aliases, Canonical, Resolve, SpreadImages, SpreadLinks, spread_aliases
 from pipeline.vectors import spread_by_file
