@@ -3,6 +3,8 @@
     python benchmarks/decode.py                       # generated JPEGs of 0.3, 1, 1.6 and 4 megapixels
     python benchmarks/decode.py ../shared/data/...    # the JPEGs below a folder instead
 
+    python benchmarks/decode.py --encoders [FOLDER]   # what encoders need instead: see resizers.py
+
 Prints, for each kind of input, the median processor time of the repeats and their spread, the rate of two threads against one (best wall
 times; it needs two idle cores), and how far the working image and its hash lie from those of the fully decoded, bicubically shrunk image.
 Paths are measured in turn, so that a busy moment hits all of them.
@@ -152,13 +154,42 @@ def report(title: str, paths: dict[str, Callable], items: list, repeats: int, co
         print(f"{name:34}{median * 1e3:8.2f}{1 / median:9.0f}{spread:8.0%}{ratio:10.2f}x  {note}")
 
 
+def for_encoders(options: argparse.Namespace) -> None:
+    """Measures and prints what encoders need: photos (those of the folder, or generated ones) at three sizes, as JPEG and PNG."""
+    import resizers
+
+    warnings.simplefilter("ignore", DeprecationWarning)
+    judges = resizers.encoders(options.judges)
+    if options.folder:
+        bodies = jpegs_below(options.folder)
+        resizers.report(f"{len(bodies)} JPEGs of {options.folder.name} as they are", "JPEG", bodies, options.repeats, judges)
+        bodies = bodies[:: max(1, len(bodies) // options.count)][: options.count]
+    for megapixels in (0.3, 1.0, 4.0):
+        whole = bodies if options.folder else generated(megapixels, options.count)
+        for kind in ("JPEG", "PNG"):
+            inputs = [resizers.resized(body, megapixels, kind) for body in whole]
+            title = f"{len(inputs)} {kind}s of {megapixels} megapixels, {statistics.mean(map(len, inputs)) / 1000:.0f} kB"
+            resizers.report(title, kind, inputs, options.repeats, judges)
+
+
+def jpegs_below(folder: Path) -> list[bytes]:
+    """Returns the JPEGs below a folder."""
+    bodies = [path.read_bytes() for path in sorted(folder.rglob("*.jp*g"))]
+    return [body for body in bodies if body.startswith(b"\xff\xd8\xff")]
+
+
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, help="measures the JPEGs below this folder")
     parser.add_argument("--count", type=int, default=16, help="images of each size")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--encoders", action="store_true", help="decoders and resizers for encoders, with the error in similarities")
+    parser.add_argument("--judges", nargs="*", default=["mobilenet", "dinov2"], help="with --encoders: networks that the error is taken by")
     options = parser.parse_args()
+    if options.encoders:
+        for_encoders(options)
+        return
     warnings.simplefilter("ignore", DeprecationWarning)  # torchvision's decoder says at each call that it will go
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     versions = f"Python {sys.version.split()[0]}, simplejpeg {simplejpeg.__version__}, Pillow {Image.__version__}"
@@ -171,8 +202,7 @@ def main() -> None:
         working["torchvision + torch bicubic"] = torchvision
     whole = {"look()": lambda body: look(body, CONFIG), "the bare library calls": bare}
     if options.folder:
-        bodies = [path.read_bytes() for path in sorted(options.folder.rglob("*.jp*g"))]
-        bodies = [body for body in bodies if body.startswith(b"\xff\xd8\xff")]
+        bodies = jpegs_below(options.folder)
         inputs = {f"{len(bodies)} JPEGs of {options.folder.name}": bodies}
     else:
         inputs = {f"{size} megapixels": generated(size, options.count) for size in (0.3, 1.0, 1.6, 4.0)}

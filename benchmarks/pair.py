@@ -95,10 +95,11 @@ def _write(folder: str, dataset: str, name: str, columns: dict, schema: pa.Schem
 
 def run_ours(folder: str) -> int:
     """Runs the stage's shuffles and returns the number of kept pairs."""
-    from pipeline.jobs import merge_outcomes, part_name, pipeline_options
+    from pipeline.jobs import merge_outcomes, part_name
     from pipeline.pair import pair_up, parts_for
     from pipeline.pair_job import PairJob
     from pipeline.progress import Meter
+    from pipeline.runners import pipeline_options
 
     parts = parts_for(read_manifest(os.path.join(folder, "images")), read_manifest(os.path.join(folder, "links")))
     config = PairConfig(pairs_per_episode=28)

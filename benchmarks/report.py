@@ -33,8 +33,8 @@ from pagepairs.images import encode_jpeg
 from pagepairs.keys import text_key
 from pagepairs.manifest import Manifest, write_manifest
 from pagepairs.records import CANDIDATES, DROPS, EPISODES, IMAGES, SHARDS, UNITS
-from pipeline.jobs import pipeline_options
 from pipeline.report import write_report
+from pipeline.runners import pipeline_options
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "report"))  # the driver that the tests use
 from chromium import find_chromium, start_chromium

@@ -5,7 +5,9 @@
 
 "library" reads every record and its HTTP headers, or every row, to its last byte, and keeps nothing. "read" does the same through this
 project's own reading: records found, damage detected, references known. "source" is all that `read_unit` does: URLs resolved, pages
-parsed for their links, bodies decoded. MB are those of the inflated content.
+parsed for their links, bodies decoded. "bare" is the least that a user of the same libraries (fastwarc, selectolax, w3lib, ada) writes for
+the same images and links: one plain loop, without damage, references, lazy images, style sheets or Referer headers. MB are those of the
+inflated content.
 """
 
 import argparse
@@ -19,21 +21,27 @@ import zipfile
 from base64 import b64encode
 from binascii import a2b_base64
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from ada_url import URL
 from decode import generated
-from fastwarc.warc import ArchiveIterator
+from fastwarc.warc import ArchiveIterator, WarcRecordType
 from inputs import photo_crawl
 from processes import conditions, in_turn, measured, median, pin, ratio
+from selectolax.lexbor import LexborHTMLParser
+from w3lib.encoding import html_to_unicode
+from w3lib.url import canonicalize_url, url_query_cleaner
 from warcio.archiveiterator import ArchiveIterator as ArcIterator
 
 from pagepairs.config import ScanConfig
 from pipeline.sources import find_units, read_unit
 from pipeline.sources.arc import read_arc_header
 from pipeline.sources.frames import frames
-from pipeline.sources.html import page_links
+from pipeline.sources.html import read_page
 from pipeline.sources.tar_members import tar_members
 from pipeline.sources.warc import open_record, read_warc_header
 
@@ -45,6 +53,65 @@ SITE = "https://example.com"
 def library_warc(path: str) -> Counted:
     bodies = [len(record.reader.read()) for record in ArchiveIterator(path, parse_http=True)]
     return len(bodies), sum(bodies)
+
+
+def bare_warc(path: str) -> Counted:
+    with open(path, "rb") as file:
+        return bare_loop(file)
+
+
+def bare_wacz(path: str) -> Counted:
+    with zipfile.ZipFile(path) as archive, archive.open("archive/crawl.warc.gz") as file:
+        return bare_loop(file)
+
+
+def bare_loop(file: IO[bytes]) -> Counted:
+    """Returns the number of what a loop over a WARC file finds (pages, images, links, redirects, requests) and the bytes of images."""
+    kept: list[tuple[object, ...]] = []
+    size = 0
+    for record in ArchiveIterator(file, parse_http=True, auto_decode="all"):
+        http = record.http_headers
+        if http is None or record.record_type not in (WarcRecordType.response, WarcRecordType.request):
+            continue
+        url = URL(record.headers["WARC-Target-URI"]).href
+        if record.record_type == WarcRecordType.request:
+            if referer := http.get("Referer"):
+                kept.append((url, URL(referer).href, record.record_date))
+            continue
+        kind, body = record.http_content_type or "", record.reader.read()
+        if 300 <= http.status_code < 400:
+            kept.append((url, http.get("Location")))
+        elif kind.startswith("image/"):
+            size += len(body)
+            kept.append((url, record.record_date, record.stream_pos, record.headers.get("WARC-Payload-Digest"), http.get("X-Robots-Tag")))
+        elif kind == "text/html" and http.status_code == 200:
+            kept += bare_page(url, http.get("Content-Type"), body, record.record_date)
+    return len(kept), size
+
+
+def bare_page(url: str, content_type: str, html: bytes, time: object) -> list[tuple[object, ...]]:
+    text = html_to_unicode(content_type, html)[1]
+    page, robots = canonicalize_url(url_query_cleaner(url, ("utm_source",), remove=True)), ""
+    links: list[tuple[object, ...]] = []
+    for position, node in enumerate(LexborHTMLParser(text).css('img, picture source, meta[content], link[rel="preload"][as="image"]')):
+        attributes = node.attributes
+        if node.tag == "meta":
+            if attributes.get("name") == "robots":
+                robots = attributes["content"]
+            found = [attributes["content"]] if attributes.get("property") == "og:image" else []
+        else:
+            srcset = (attributes.get("srcset") or "").split(",")
+            found = [
+                attributes.get("src"),
+                attributes.get("data-src"),
+                attributes.get("href"),
+                *(part.split()[0] for part in srcset if part.strip()),
+            ]
+        for reference in found:
+            with suppress(ValueError):
+                if reference and (link := URL(reference, url).href).startswith("http"):
+                    links.append((page, time, link, position, attributes.get("alt"), node.tag))
+    return [(page, time, robots), *links]
 
 
 def library_arc(path: str) -> Counted:
@@ -73,14 +140,14 @@ def library_parquet(path: str) -> Counted:
 
 def library_jsonl(path: str) -> Counted:
     with open(path, "rb") as file:
-        bodies = [len(a2b_base64(json.loads(line)["bytes"])) for line in file]
+        bodies = [len(a2b_base64(json.loads(line)["bytes"], strict_mode=True)) for line in file]
     return len(bodies), sum(bodies)
 
 
 def library_csv(path: str) -> Counted:
     csv.field_size_limit(2**31 - 1)
     with open(path, encoding="utf-8", newline="") as file:
-        bodies = [len(a2b_base64(row["bytes"])) for row in csv.DictReader(file)]
+        bodies = [len(a2b_base64(row["bytes"], strict_mode=True)) for row in csv.DictReader(file)]
     return len(bodies), sum(bodies)
 
 
@@ -120,6 +187,7 @@ LIBRARIES: dict[str, tuple[str, Callable[[str], Counted]]] = {
     ".jsonl": ("json", library_jsonl),
     ".csv": ("csv", library_csv),
 }
+BARE: dict[str, Callable[[str], Counted]] = {".warc": bare_warc, ".warc.gz": bare_warc, ".wacz": bare_wacz}
 READERS = {".warc": read_frames, ".warc.gz": read_frames, ".arc.gz": read_frames, ".tar": read_tar}
 
 
@@ -162,13 +230,20 @@ def _arc_record(url: str, body: bytes) -> bytes:
 def run_side(side: str, path: str) -> None:
     """Reads the file once to warm up, then once to be measured."""
     pin(1)
+    bytes(30_000_000)  # glibc keeps freed memory from now on, as it does in scan once a picture was decoded; else page faults blur it all
     suffix = suffix_of(path)
-    work = {"library": LIBRARIES[suffix][1], "read": READERS.get(suffix, source), "source": source, "html": _pages}[side]
+    work = {
+        "library": LIBRARIES[suffix][1],
+        "bare": BARE.get(suffix),
+        "read": READERS.get(suffix, source),
+        "source": source,
+        "html": _pages,
+    }[side]
     warm = work(path)
     with measured():
         if side == "html":
             for page in warm:
-                page_links(page, "text/html; charset=utf-8", SITE)
+                read_page(page, "text/html; charset=utf-8", SITE)
         else:
             work(path)
 
@@ -178,12 +253,17 @@ def report(path: Path, repeats: int) -> None:
     suffix = suffix_of(path.name)
     name, library = LIBRARIES[suffix]
     records, size = library(str(path))
-    sides = ("library", "read", "source") if suffix in READERS else ("library", "source")
+    sides = ("library", *(["read"] * (suffix in READERS)), *(["bare"] * (suffix in BARE)), "source")
     runs = in_turn(__file__, sides, [str(path)], repeats)
-    rates = "".join(f"{size / median(runs[side], 'cpu_s') / 1e6 if side in runs else 0:9.0f}" for side in ("library", "read", "source"))
-    ratios = [ratio(runs["library"], runs[side], "cpu_s") if side in runs else "" for side in ("read", "source")]
+    rates = "".join(
+        f"{size / median(runs[side], 'cpu_s') / 1e6 if side in runs else 0:9.0f}" for side in ("library", "read", "bare", "source")
+    )
+    pairs = (("library", "read"), ("library", "source"), ("bare", "source"))
+    ratios = [ratio(runs[above], runs[below], "cpu_s") if above in runs and below in runs else "" for above, below in pairs]
     each = records / median(runs["source"], "cpu_s")
     print(f"{path.name:26}{name:20}{records:8}{rates}{each:11.0f}  " + "".join(f"{text:20}" for text in ratios), flush=True)
+    if suffix in BARE:
+        print(f"{'':26}the bare loop keeps {BARE[suffix](str(path))[0]} items, the source {source(str(path))[0]}", flush=True)
 
 
 def report_pages(path: Path, repeats: int) -> None:
@@ -204,7 +284,8 @@ def main() -> None:
         run_side(args.side, args.archive[0])
         return
     print(conditions(args.repeats) + "; rates in MB/s of processor time")
-    print(f"{'':26}{'library':20} records  library     read   source  records/s  {'read / library':20}source / library")
+    ratios = "".join(f"{name:20}" for name in ("read / library", "source / library", "source / bare"))
+    print(f"{'':26}{'library':20} records  library     read     bare   source  records/s  {ratios}")
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(name) for name in args.archive]
         if not paths:

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from pagepairs.files import FileInfo, read_json
 from pagepairs.manifest import digest_of
+from pagepairs.stores import local_copy
 
 INDEX_VERSION = 1
 HASHING = "phash64 and pdq256 of the image at 256 px, v1"
@@ -84,14 +85,18 @@ def read_benchmark(folder: str) -> Benchmark:
     Raises:
       ValueError: if the folder is no index, an index of another version, or a file of it has another length.
     """
-    path = os.path.join(folder, "manifest.json")
+    try:
+        here = local_copy(folder)
+    except FileNotFoundError:
+        here = folder
+    path = os.path.join(here, "manifest.json")
     if not os.path.isfile(path):
         raise ValueError(f"--benchmark {folder}: no index there; make one with `pagepairs benchmark build --output {folder}`")
     value = read_json(path)
     if not isinstance(value, dict) or (value.get("index_version"), value.get("hashing")) != (INDEX_VERSION, HASHING):
         raise ValueError(f"--benchmark {folder}: no index, or one of another version of pagepairs: build it again")
     for file in value["files"]:
-        there = os.path.join(folder, file["name"])
+        there = os.path.join(here, file["name"])
         if not os.path.isfile(there) or os.path.getsize(there) != file["bytes"]:
             raise ValueError(f"--benchmark {folder}: {file['name']} is missing or not as it was built: build it again")
     search = value["search"]

@@ -27,12 +27,16 @@ class Encoder(Protocol):
     """D, the length of a vector."""
     input_size: int
     """Side in pixels of the square images that `embed` takes."""
+    batched: bool
+    """Whether images of a batch are computed together, so that the batch's size can change the last bits of a vector."""
     digest: dict[str, str]
     """name, weights (sha256), preprocessing (its version), library (with version), engine, dtype and input_size: equal digests give
     comparable vectors."""
 
     def preprocess(self, rgb_HW3: np.ndarray) -> np.ndarray:
-        """Returns the image as `embed` takes it: uint8 (input_size, input_size, 3). Threads may call it at the same time."""
+        """Returns the image as `embed` takes it: uint8 (input_size, input_size, 3). Threads may call it at the same time, and it can be
+        sent to another process without the network.
+        """
         ...
 
     def embed(self, batch_BHW3: np.ndarray) -> np.ndarray:

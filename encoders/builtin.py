@@ -61,6 +61,7 @@ class Builtin:
     """The encoder `builtin`; the interface is `encoders.Encoder`."""
 
     name = "builtin"
+    batched = False
     width = WIDTH
     input_size = SIZE
 

@@ -1,5 +1,6 @@
 """The same networks compiled by OpenVINO, for machines without a GPU: an extra to install."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,10 +18,13 @@ _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 class OpenVINOEncoder:
     """An encoder in OpenVINO; the interface is `encoders.Encoder`."""
 
+    batched = True
+
     def __init__(self, name: str, compiled: Any, recipe: Recipe, *, width: int, input_size: int, digest: dict[str, str]) -> None:
         """Takes a compiled network; `load` makes one."""
         self.name, self.width, self.input_size, self.digest = name, width, input_size, digest
-        self._compiled, self._recipe = compiled, recipe
+        self._compiled = compiled
+        self.preprocess = functools.partial(prepare, recipe=recipe, size_px=input_size)
 
     @classmethod
     def load(cls, name: str, settings: Settings, build: Callable[[int], Built], *, input_size: int) -> "OpenVINOEncoder":
@@ -52,15 +56,12 @@ class OpenVINOEncoder:
         compiled = openvino.Core().compile_model(model, "CPU", hints)
         return cls(name, compiled, built.recipe, width=built.width, input_size=input_size, digest=digest)
 
-    def preprocess(self, rgb_HW3: np.ndarray) -> np.ndarray:
-        """Returns uint8 (input_size, input_size, 3)."""
-        return prepare(rgb_HW3, self._recipe, self.input_size)
-
     def embed(self, batch_BHW3: np.ndarray) -> np.ndarray:
         """Returns float32 (B, D) of unit norm."""
         vector_BD: np.ndarray = self._compiled(batch_BHW3)[0]
         # In bfloat16 the network's own norm is rounded too.
-        return vector_BD / np.linalg.norm(vector_BD, axis=1, keepdims=True)
+        unit_BD: np.ndarray = vector_BD / np.linalg.norm(vector_BD, axis=1, keepdims=True)
+        return unit_BD
 
     def tokens(self, batch_BHW3: np.ndarray) -> np.ndarray:
         """Returns float32 (B, N, C)."""

@@ -58,7 +58,7 @@ RECIPES = {
         fit="squash",
         interpolation="bilinear",
         version="squash-bilinear-v1",
-        source="DINOv3ViTImageProcessor of transformers; it resizes float pixels, which differ from ours by the rounding to 8 bits",
+        source="make_transform in the README of facebookresearch/dinov3, at 224; transformers' processor resizes before rounding to 8 bits",
         channels=_IMAGENET,
     ),
     "siglip": Recipe(

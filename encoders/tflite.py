@@ -8,6 +8,7 @@ Inputs follow the convention of the networks that are published in this format: 
 float32 pixels / 127.5 - 1. Images are resized to the network's size, whatever their shape.
 """
 
+import functools
 import hashlib
 import importlib
 import os
@@ -40,6 +41,8 @@ class Pool:
 class TFLite:
     """The encoder `tflite:PATH`; the interface is `encoders.Encoder`. One image a run: a vector never depends on its batch."""
 
+    batched = False
+
     def __init__(self, path: str, *, threads: int) -> None:
         """Reads the network; raises ValueError where it cannot serve as an encoder."""
         with open(path, "rb") as file:
@@ -49,6 +52,7 @@ class TFLite:
         self._network, self._threads = network, threads
         self._map_graph: _Graph | None = None
         self.input_size = self._graph.side_px
+        self.preprocess = functools.partial(resize, height=self.input_size, width=self.input_size)
         self.width = self.pool.width
         stem = os.path.splitext(os.path.basename(path))[0]
         self.name = f"tflite-{stem}"
@@ -61,10 +65,6 @@ class TFLite:
             "dtype": "the file's",
             "input_size": str(self.input_size),
         }
-
-    def preprocess(self, rgb_HW3: np.ndarray) -> np.ndarray:
-        """Returns uint8 (input_size, input_size, 3)."""
-        return resize(rgb_HW3, height=self.input_size, width=self.input_size)
 
     def embed(self, batch_BHW3: np.ndarray) -> np.ndarray:
         """Returns float32 (B, C) of unit norm; a vector of zeros, which has no direction, becomes NaN."""

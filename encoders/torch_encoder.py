@@ -8,6 +8,7 @@ at least 0.999. These hold for a small random network of each family in the test
 """
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -61,6 +62,8 @@ class Network(torch.nn.Module):
 class TorchEncoder:
     """An encoder in torch; the interface is `encoders.Encoder`."""
 
+    batched = True
+
     def __init__(self, name: str, built: Built, *, input_size: int, device: torch.device, dtype: str, compiled: bool) -> None:
         """Moves the network to its device; `load` checks the settings."""
         self.name, self.width, self.input_size, self.device = name, built.width, input_size, device
@@ -73,15 +76,11 @@ class TorchEncoder:
             "dtype": dtype,
             "input_size": str(input_size),
         }
-        self._recipe = built.recipe
+        self.preprocess = functools.partial(prepare, recipe=built.recipe, size_px=input_size)
         self._autocast = dtype == "bfloat16" and built.bfloat16 == "autocast"
         body_dtype = torch.bfloat16 if dtype == "bfloat16" and not self._autocast else torch.float32
         self.network = Network(built.body, built.recipe, body_dtype=body_dtype).requires_grad_(False).eval().to(device)
         self._run: Any = _compiled(self.network, device) if compiled else self.network
-
-    def preprocess(self, rgb_HW3: np.ndarray) -> np.ndarray:
-        """Returns uint8 (input_size, input_size, 3)."""
-        return prepare(rgb_HW3, self._recipe, self.input_size)
 
     # In here and not in the caller: another thread or process that shares the encoder has no such context of its own. Not
     # inference_mode: a trainer's network must be able to keep the tokens for its own gradient.

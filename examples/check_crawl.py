@@ -20,6 +20,10 @@ Fact = tuple[tuple[str, ...], str]
 """What a record is called, and what became of it: "kept" or a reason, and the image's id or a detail where one is known."""
 
 
+EXPLAINED = ("image_dropped", "copy_removed", "same_images_as_other_page")
+"""Reasons whose detail says more: why scan dropped the image, why its copy must go, which page stays."""
+
+
 def rows_of(folder: Path) -> list[dict[str, Any]]:
     """Returns the rows of a dataset, or of all datasets below a folder."""
     if not folder.is_dir():
@@ -43,7 +47,7 @@ def true_facts(truth: list[dict[str, str]]) -> list[Fact]:
 
 def outcome(expected: str, image_id: str, detail: str = "") -> str:
     """Returns what became of a record, in words that can be compared."""
-    known = image_id if expected == "kept" else detail if expected == "image_dropped" else ""
+    known = image_id if expected == "kept" else detail if expected in EXPLAINED else ""
     return f"{expected} {known}".strip()
 
 

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import numpy as np
 from crawl import FORMATS, Crawl, img, page_key
 from PIL import Image
-from scenes import encode, png_bomb, quilt, scene, stamped
+from scenes import copied, encode, png_bomb, quilt, scene, stamped
 
 HOSTS = (
     *("garden.example.com", "harbour.example.com", "trails.example.org", "kitchen.example.org"),
@@ -27,13 +27,13 @@ MIN_PAGES = 21  # the logo must stand on more than 20
 
 def add_stories(crawl: Crawl, pages: int) -> None:
     """Adds pages of three related pictures with the logo; some with an unrelated picture, a near-duplicate, a badge or a poster."""
-    logo = encode(quilt(crawl.seed, 0, size=(320, 320)), "png")
+    logos = [encode(quilt(crawl.seed, 0, size=(320, 320)), kind) for kind in ("png", "webp")]  # hosts serve it in one format or the other
     badge = encode(quilt(crawl.seed, 1, size=(300, 300)), "webp")
     poster = encode(quilt(crawl.seed, 2, size=(400, 320)), "png")
     for number in range(pages):
         host = HOSTS[number % len(HOSTS)]
         page_url, theme = f"https://{host}/stories/{number}.html", 1000 + number  # the other pages' themes lie below
-        html = add_logo(crawl, page_url, logo if number < len(HOSTS) else b"")
+        html = add_logo(crawl, page_url, logos[number % 2] if number < len(HOSTS) else b"")
         html += crawl.views(page_url, theme, views=3, kind="webp" if number % 4 == 3 else "jpg")
         ids = crawl.ids(page_url)
         if number % 3 == 0:
@@ -108,6 +108,7 @@ def add_broken(crawl: Crawl) -> None:
         "icon.png": (icon, "too_small"),
         "banner.jpg": (banner, "aspect"),
         "flat.jpg": (encode(flat), "low_texture"),
+        "flat-too.png": (encode(flat.resize((300, 300)), "png"), "low_texture"),  # of one hash with flat.jpg, and no copy of it
         "vignette.jpg": (encode(vignette), "low_texture"),
         "moving.gif": (encode(frames[0], "gif", save_all=True, append_images=frames[1:], duration=200, loop=0), "animated"),
         "moving.webp": (encode(frames[0].convert("RGB"), "webp", save_all=True, append_images=frames[1:], duration=200), "animated"),
@@ -169,13 +170,38 @@ def add_opt_outs(crawl: Crawl) -> None:
     for name, body in (("same.png", encode(first, "png")), ("again.jpg", encode(second.resize((360, 270)), quality=80))):
         url = f"https://blog.example.org/copies/{name}"
         crawl.image(url, body)
-        crawl.reference(copies_url, url, "copy_removed")
+        crawl.reference(copies_url, url, "copy_removed", detail="opt_out")
         html += img(url)
     crawl.page(copies_url, html + crawl.views(copies_url, 104))
     robots_url, reserved_url = "https://kitchen.example.org/private/robots.html", "https://sky.example.net/private/reserved.html"
     html = add_logo(crawl, robots_url, expected="page_opt_out") + crawl.views(robots_url, 105, "page_opt_out")
     crawl.page(robots_url, html, head='<meta name="robots" content="index, noimageai">')
     crawl.page(reserved_url, crawl.views(reserved_url, 106, "page_opt_out"), headers=(("tdm-reservation", "1"),))
+
+
+def add_copies(crawl: Crawl) -> None:
+    """Adds pictures, a page with smaller, brighter and recompressed ones beside one of its own, and a brighter copy of an opt-out."""
+    page_url, copies_url = "https://museum.example.net/originals.html", "https://blog.example.org/borrowed.html"
+    crawl.page(page_url, crawl.views(page_url, 114, views=3, kind="webp", pairs=False))
+    originals = crawl.ids(page_url)
+    html = ""
+    copies = {"recompressed.jpg": (0, 0.9, 1.0, 30), "brighter.jpg": (1, 0.7, 1.3, 60)}
+    for name, (view, scale, brightness, quality) in copies.items():
+        url = f"https://blog.example.org/borrowed/{name}"
+        crawl.image(url, encode(copied(scene(crawl.seed, 114, view), scale=scale, brightness=brightness), quality=quality))
+        crawl.reference(copies_url, url, image=originals[view])
+        html += img(url)
+    html += crawl.views(copies_url, 115, views=1)
+    first, second = sorted((page_url, copies_url), key=page_key)
+    crawl.candidates(first, originals[:2], "kept")
+    crawl.candidates(second, originals[:2], "on_another_page")
+    crawl.candidates(page_url, originals[1:], "kept")
+    refused, brighter = "https://shop.example.com/refused.jpg", "https://blog.example.org/borrowed/refused.jpg"
+    picture = scene(crawl.seed, 117, 0)
+    crawl.image(refused, encode(picture), "opt_out", headers=(("X-Robots-Tag", "noimageai"),))
+    crawl.image(brighter, encode(copied(picture, scale=0.8, brightness=1.3)))
+    crawl.reference(copies_url, brighter, "copy_removed", detail="opt_out")
+    crawl.page(copies_url, html + img(brighter))
 
 
 def add_markup(crawl: Crawl) -> None:
@@ -249,16 +275,33 @@ def add_few(crawl: Crawl) -> None:
     crawl.image(root + "small.jpg", encode(scene(crawl.seed, 112, 1, size=(340, 255))))
     crawl.reference(lonely_url, root + "small.jpg", "smaller_than_size")
     crawl.page(lonely_url, add_logo(crawl, lonely_url) + img("lonely/only.jpg") + img("lonely/small.jpg"))
+    add_twins(crawl)
+
+
+def add_twins(crawl: Crawl) -> None:
+    """Adds two pages with the same pair, one of which shows a third picture, and two pages that show the same pictures."""
     one_url, other_url = "https://trails.example.org/twins/one.html", "https://trails.example.org/twins/other.html"
     html = crawl.views(one_url, 113, pairs=False)
     ids = crawl.ids(one_url)
-    for row in [row for row in crawl.truth if row["page_url"] == one_url]:
-        crawl.reference(other_url, row["image_url"], image=row["image_id"])
+    add_again(crawl, one_url, other_url)
     first, second = sorted((one_url, other_url), key=page_key)
     crawl.candidates(first, ids, "kept")
     crawl.candidates(second, ids, "on_another_page")
     crawl.page(one_url, html)
-    crawl.page(other_url, html)
+    crawl.page(other_url, html + crawl.views(other_url, 118, views=1))
+    print_url = "https://garden.example.com/print/visit.html"
+    first, second = sorted(("https://garden.example.com/visit.html", print_url), key=page_key)
+    html = crawl.views(first, 119, views=3)
+    add_again(crawl, first, second, "same_images_as_other_page")
+    crawl.page(first, html)
+    crawl.page(second, html)
+
+
+def add_again(crawl: Crawl, page_url: str, other_url: str, expected: str = "kept") -> None:
+    """Says that a page refers to the images of another one so far."""
+    for row in [row for row in crawl.truth if row["page_url"] == page_url and row["record"] == "reference"]:
+        detail = page_url if expected != "kept" else ""
+        crawl.reference(other_url, row["image_url"], expected, image=row["image_id"] if expected == "kept" else "", detail=detail)
 
 
 def make_crawl(output: Path, *, seed: int = 0, pages: int = 24) -> None:
@@ -276,7 +319,7 @@ def make_crawl(output: Path, *, seed: int = 0, pages: int = 24) -> None:
         raise ValueError(f"--pages {pages}: give at least {MIN_PAGES}, so that the logo stands on more than 20 pages")
     crawl = Crawl(seed=seed)
     add_stories(crawl, pages)
-    for add in (add_prints, add_broken, add_formats, add_opt_outs, add_markup, add_charset, add_archive, add_few):
+    for add in (add_prints, add_broken, add_formats, add_opt_outs, add_copies, add_markup, add_charset, add_archive, add_few):
         add(crawl)
     output.mkdir(parents=True, exist_ok=True)
     archive = crawl.archive.getvalue()

@@ -68,6 +68,12 @@ def stamped(image: Image.Image) -> Image.Image:
     return ImageEnhance.Brightness(image).enhance(1.03)
 
 
+def copied(image: Image.Image, *, scale: float, brightness: float = 1.0) -> Image.Image:
+    """Returns the picture as another site shows it: smaller, and brighter where asked for, which moves some bits of its hashes."""
+    size = round(image.width * scale), round(image.height * scale)
+    return ImageEnhance.Brightness(image.resize(size, Image.Resampling.LANCZOS)).enhance(brightness)
+
+
 def quilt(seed: int, number: int, *, size: tuple[int, int]) -> Image.Image:
     """Renders cosines of equal strength and random sign, so that no bit of a perceptual hash is a close call."""
     width, height = size

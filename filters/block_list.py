@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
+from pagepairs.files import open_read
 from pagepairs.urls import canonical_page, host_of, resolve_url
 
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
@@ -29,7 +30,7 @@ class BlockList:
           ValueError: if a line is none of these; names the line.
         """
         found: dict[str, set[str]] = {"domains": set(), "urls": set(), "image_ids": set()}
-        with open(path, "rb") as file:
+        with open_read(path) as file:
             for number, line in enumerate(file.read().removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
                 entry = _COMMENT.sub("", line.decode("utf-8", "replace")).strip()
                 if entry:

@@ -5,7 +5,7 @@ import sys
 
 from pagepairs import __version__
 
-_STAGES = "pipeline.commands"
+_STAGES, _SAMPLING = "pipeline.commands", "train.sampling_commands"
 COMMANDS = {
     "run": (_STAGES, "all stages, one after the other: from a crawl to pair shards and a report"),
     "scan": (_STAGES, "reads the crawl: images, pages, links"),
@@ -13,14 +13,18 @@ COMMANDS = {
     "pair": (_STAGES, "forms episodes and pairs, and filters them by similarity"),
     "shard": (_STAGES, "writes the pairs with their pixels, as trainers read them"),
     "report": (_STAGES, "shows what was kept and dropped, and why"),
+    "calibrate": ("pipeline.calibrate", "finds the similarity band of one encoder from another's"),
     "benchmark": ("pipeline.benchmark", "builds an index of a test set, so that runs keep its images out"),
     "audit": ("pipeline.audit", "proves that finished pairs hold no image of a test set"),
+    "train": ("train.commands", "trains an image-conditioned diffusion model on pair shards"),
     "inspect": ("pipeline.inspection", "shows rows and images of any dataset"),
+    "sample": (_SAMPLING, "draws images from a trained model for conditions of your own"),
+    "evaluate": (_SAMPLING, "scores a trained model, or two folders of images: FD or FID, precision, recall"),
 }
 
 
 def _usage() -> str:
-    lines = [f"  {name:<10}{summary}" for name, (_, summary) in COMMANDS.items()]
+    lines = [f"  {name:<11}{summary}" for name, (_, summary) in COMMANDS.items()]
     return "\n".join(
         [
             f"pagepairs {__version__}: pairs of related images from web crawls, for image-conditioned diffusion models",

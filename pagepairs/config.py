@@ -56,16 +56,56 @@ class EmbedConfig:
     """Which network turns images into vectors."""
 
     encoder: str = "dinov2-base"
-    """A name of the table below: builtin needs neither weights nor a network; tflite:PATH takes any TFLite network."""
+    """A name of the table below: builtin needs neither weights nor a network; tflite:PATH takes any TFLite network. Several, with commas
+    between them, read and decode every image once; the first decides the pairs."""
     encoder_weights: str = ""
-    """Local checkpoint as the encoder's library saves it: a folder of transformers, a file or folder of open_clip; empty downloads."""
+    """Local checkpoint as the encoder's library saves it: a folder of transformers, a file or folder of open_clip; empty downloads.
+    With several encoders one for each, in their order, with commas between them; an empty place downloads."""
     batch_size: int = 32
     """Images a forward pass."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the network runs; cuda fails where there is none."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the network; auto is bfloat16 on a GPU and float32 on a CPU."""
+    compile: bool = False
+    """Compiles the network for its batch size: a minute at the start, then a little faster."""
+    engine: Literal["torch", "openvino"] = "torch"
+    """What runs the network; OpenVINO is faster on a CPU and an extra to install."""
+    input_size: int = 0
+    """Side in pixels of the images that the network sees, a multiple of its patch; 0 is its own."""
+    share_model: bool = False
+    """Loads the networks once a machine and not once a worker: less memory, and every image crosses a socket (about 1 ms)."""
+    embeddings_from: str = ""
+    """The --output of an earlier run: vectors of images that it holds are copied, where the encoder is the same in every respect."""
+    gpu_type: str = ""
+    """GPU that a cluster gives to the workers that embed, and to no other (Dataflow: nvidia-l4); a worker without it fails."""
+    gpu_count: int = 1
+    """GPUs of each such worker."""
+    gpu_driver: str = "install-nvidia-driver"
+    """How such a worker gets its driver, as Dataflow writes it (install-nvidia-driver:5xx); empty where its image has one."""
+    gpu_ram_gb: int = 16
+    """Memory of each such worker, at least."""
 
     def __post_init__(self) -> None:
+        _require(all(self.encoders), "encoder", self.encoder, "give names, with commas between them")
+        _require(len(set(self.encoders)) == len(self.encoders), "encoder", self.encoder, "name each encoder once")
+        fits = not self.encoder_weights or self.encoder_weights.count(",") == self.encoder.count(",")
+        _require(fits, "encoder_weights", self.encoder_weights, f"give one for each of --encoder {self.encoder}, with commas between them")
         _require(self.batch_size >= 1, "batch_size", self.batch_size, "give at least 1")
+        _require(self.input_size >= 0, "input_size", self.input_size, "give 0 (the encoder's own) or a number of pixels")
+        _require(self.gpu_count >= 1, "gpu_count", self.gpu_count, "give at least 1")
+        _require(self.gpu_ram_gb >= 1, "gpu_ram_gb", self.gpu_ram_gb, "give at least 1")
+        _require(not self.gpu_type or self.device != "cpu", "gpu_type", self.gpu_type, "leave it out, or --device cpu")
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """The encoders' names, the one that decides the pairs first."""
+        return tuple(self.encoder.split(","))
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """A checkpoint for each encoder, "" where none is named."""
+        return tuple(self.encoder_weights.split(",")) if self.encoder_weights else ("",) * len(self.encoders)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +118,8 @@ class PairConfig:
     """Lowest cosine similarity that is kept; the encoder's own band where not given."""
     high: float | None = None
     """Highest cosine similarity that is kept; the encoder's own band where not given."""
+    band: str = ""
+    """A calibration.json, as `pagepairs calibrate` writes it, in place of --low and --high; its encoder decides the pairs."""
     pairs_per_episode: int = 32
     """Unordered pairs sampled an episode, at most, uniformly and without replacement."""
     max_images_per_page: int = 128
@@ -97,6 +139,7 @@ class PairConfig:
         for name in ("low", "high"):
             value = getattr(self, name)
             _require(value is None or -1 <= value <= 1, name, value, "a cosine lies between -1 and 1")
+        _require(not self.band or self.low is None is self.high, "band", self.band, "leave it out, or --low and --high")
         _require((self.low is None) == (self.high is None), "low", self.low, "give --low and --high together")
         _require(self.low is None or self.high is None or self.low < self.high, "low", self.low, f"must lie below --high {self.high}")
         _require(self.pairs_per_episode >= 1, "pairs_per_episode", self.pairs_per_episode, "give at least 1")

@@ -1,13 +1,11 @@
-"""Files that are whole or absent: written under a temporary name, then renamed."""
+"""Files that are whole or absent, on this machine or in an object store."""
 
 import hashlib
 import io
 import itertools
 import json
 import os
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO
 
@@ -15,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-_TEMPORARY = ".tmp-"
+from pagepairs.stores import TEMPORARY, is_remote, store_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,20 +30,18 @@ class FileInfo:
         return asdict(self)
 
 
-@contextmanager
-def atomic(path: str) -> Iterator[BinaryIO]:
+def atomic(path: str) -> AbstractContextManager[BinaryIO]:
     """Opens a file that gets its name `path` only when the block ends without an error."""
-    folder = os.path.dirname(os.path.abspath(path))
-    os.makedirs(folder, exist_ok=True)
-    temporary = os.path.join(folder, f"{_TEMPORARY}{uuid.uuid4().hex}")
-    try:
-        with open(temporary, "xb") as file:
-            yield file
-        os.replace(temporary, path)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
+    return store_of(path).open_write(path)
+
+
+def open_read(path: str) -> BinaryIO:
+    """Opens a file for reading and seeking.
+
+    Raises:
+      FileNotFoundError: if there is none.
+    """
+    return store_of(path).open_read(path)
 
 
 class Hashed:
@@ -90,7 +86,7 @@ def write_json(path: str, value: Any) -> None:
 
 def read_json(path: str) -> Any:
     """Returns what a JSON file holds."""
-    with open(path, "rb") as file:
+    with open_read(path) as file:
         return json.load(file)
 
 
@@ -115,11 +111,22 @@ def write_parquet(path: str, table: pa.Table, *, row_group_rows: int = 64 * 1024
     return FileInfo(name=os.path.basename(path), rows=table.num_rows, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
+def parquet_source(path: str) -> str | BinaryIO:
+    """Returns what pyarrow reads a Parquet file from: its own reader where the file is on this machine."""
+    return open_read(path) if is_remote(path) else path
+
+
+def read_parquet(path: str, columns: list[str] | None = None) -> pa.Table:
+    """Returns the rows of a Parquet file."""
+    return pq.read_table(parquet_source(path), columns=columns)
+
+
 def describe_file(path: str) -> FileInfo:
     """Returns the entry of a Parquet file that is there."""
-    with open(path, "rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return FileInfo(name=os.path.basename(path), rows=pq.read_metadata(path).num_rows, bytes=os.path.getsize(path), sha256=sha256)
+    with open_read(path) as file:
+        data = file.read()
+    rows = pq.read_metadata(pa.BufferReader(data)).num_rows
+    return FileInfo(name=os.path.basename(path), rows=rows, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
 def write_arrow(path: str, table: pa.Table) -> None:
@@ -129,8 +136,12 @@ def write_arrow(path: str, table: pa.Table) -> None:
 
 
 def read_arrow(path: str) -> pa.Table:
-    """Returns the table of an Arrow file, mapped into memory."""
-    return pa.ipc.open_file(pa.memory_map(path)).read_all()
+    """Returns the table of an Arrow file, mapped into memory where it is on this machine."""
+    return _open_arrow(path).read_all()
+
+
+def _open_arrow(path: str) -> pa.ipc.RecordBatchFileReader:
+    return pa.ipc.open_file(pa.PythonFile(open_read(path), "r") if is_remote(path) else pa.memory_map(path))
 
 
 def write_arrow_parts(path: str, table: pa.Table, bounds: np.ndarray) -> None:
@@ -143,13 +154,14 @@ def write_arrow_parts(path: str, table: pa.Table, bounds: np.ndarray) -> None:
 
 
 def read_arrow_part(path: str, part: int) -> pa.Table:
-    """Returns the batch of one part, mapped into memory."""
-    return pa.Table.from_batches([pa.ipc.open_file(pa.memory_map(path)).get_batch(part)])
+    """Returns the batch of one part, mapped into memory where it is on this machine."""
+    return pa.Table.from_batches([_open_arrow(path).get_batch(part)])
 
 
 def remove_temporaries(root: str) -> None:
-    """Deletes what killed runs left half-written below `root`."""
-    for folder, _, names in os.walk(root):
-        for name in names:
-            if name.startswith(_TEMPORARY):
-                os.unlink(os.path.join(folder, name))
+    """Deletes what killed runs left half-written below `root`; an object store shows nothing half-written."""
+    if is_remote(root):
+        return
+    for path in store_of(root).files(root):
+        if os.path.basename(path).startswith(TEMPORARY):
+            os.unlink(path)

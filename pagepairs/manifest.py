@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pagepairs.files import FileInfo, read_json, write_json
+from pagepairs.files import FileInfo, read_json, read_parquet, write_json
 from pagepairs.records import SCHEMA_VERSION
+from pagepairs.stores import exists
 
 _NAME = "manifest.json"
 
@@ -62,7 +62,7 @@ def find_manifest(folder: str) -> Manifest | None:
       ValueError: if another version of pagepairs wrote the folder with other columns.
     """
     path = os.path.join(folder, _NAME)
-    if not os.path.exists(path):
+    if not exists(path):
         return None
     value = read_json(path)
     if value["schema_version"] != SCHEMA_VERSION:
@@ -92,5 +92,5 @@ def dataset_files(folder: str) -> list[str]:
 
 def read_dataset(folder: str, columns: list[str] | None = None) -> pa.Table:
     """Returns all rows of a complete dataset, without columns where it has no file; meant for small ones, tests and inspection."""
-    tables = [pq.read_table(path, columns=columns) for path in dataset_files(folder)]
+    tables = [read_parquet(path, columns) for path in dataset_files(folder)]
     return pa.concat_tables(tables) if tables else pa.table({})

@@ -6,7 +6,7 @@ Ids are lower-case hex strings: `*_id` of images and pairs is a sha256 (64 chara
 import numpy as np
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _TIME = pa.timestamp("ms", tz="UTC")
 
@@ -38,6 +38,7 @@ PAGES = pa.schema(
         ("opt_out", pa.string()),  # the directive that the page carries
         ("reason", pa.string()),  # "" or why none of its images may be used: page_opt_out, page_blocked
         ("source", pa.string()),
+        ("title", pa.string()),  # of the HTML page, white space collapsed, at most 300 characters; "" where there is none
     ]
 )
 LINKS = pa.schema(

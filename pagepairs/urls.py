@@ -18,13 +18,11 @@ _TRACKING = (
 def resolve_url(reference: str, base: str | None = None) -> str | None:
     """Returns the absolute URL of a reference in a page, without its fragment; None if it is not http, https or a plain file name."""
     try:
-        url = ada_url.URL(reference, base) if base else ada_url.URL(reference)
+        href = str((ada_url.URL(reference, base) if base else ada_url.URL(reference)).href)
     except ValueError:
         return None
-    if url.protocol not in ("http:", "https:", "file:"):
-        return None
-    url.hash = ""
-    return str(url.href)
+    # In the normal form of these URLs the first # begins the fragment; asking ada for each part takes as long as parsing.
+    return href.partition("#")[0] if href.startswith(("http:", "https:", "file:")) else None
 
 
 def url_key(url: str) -> str:

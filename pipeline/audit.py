@@ -19,11 +19,11 @@ from pagepairs.keys import prefix64
 from pagepairs.manifest import dataset_files
 from pipeline.commands import EXIT_SETTING, join_values
 from pipeline.datasets import work_folder
-from pipeline.jobs import pipeline_options
 from pipeline.pair_matches import MatchJob, check_encoders, embedded_digests, find_matches
 from pipeline.report_text import plain
+from pipeline.runners import pipeline_options
 
-EXIT_LEFT = 6
+EXIT_LEFT = 7
 _SHOWN = 10
 
 

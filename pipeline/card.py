@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pagepairs.config import Config
-from pagepairs.files import write_bytes
+from pagepairs.files import open_read, parquet_source, write_bytes
 from pagepairs.manifest import Manifest, dataset_files, read_manifest
 from pagepairs.shards import FORMATS
+from pagepairs.stores import exists
 from pipeline.datasets import CARD
 from pipeline.report_text import plain
 
@@ -53,14 +54,14 @@ def write_card(output: str, config: Config) -> None:
     path = os.path.join(output, "shards", CARD)
     manifests = {name: read_manifest(os.path.join(output, name)) for name in _STAGES}
     files = dataset_files(os.path.join(output, "shards"))
-    schema = pq.read_schema(files[0]) if files and files[0].endswith(".parquet") else None
+    schema = pq.read_schema(parquet_source(files[0])) if files and files[0].endswith(".parquet") else None
     card = make_card(manifests, config, schema).encode()
-    if not os.path.exists(path) or _read(path) != card:
+    if not exists(path) or _read(path) != card:
         write_bytes(path, card)
 
 
 def _read(path: str) -> bytes:
-    with open(path, "rb") as file:
+    with open_read(path) as file:
         return file.read()
 
 

@@ -14,10 +14,12 @@ from typing import Any
 
 import tyro
 
-from pagepairs.config import Config
+from pagepairs.config import Config, PairConfig
 from pagepairs.files import read_json
+from pagepairs.locks import OutputLocked
+from pagepairs.stores import exists, is_remote
 
-EXIT_SETTING, EXIT_INPUT, EXIT_OUTPUT, EXIT_NO_PAIRS = 2, 3, 4, 5
+EXIT_SETTING, EXIT_INPUT, EXIT_OUTPUT, EXIT_NO_PAIRS, EXIT_RUNNER = 2, 3, 4, 5, 6
 # The groups of settings whose flags a subcommand takes; the others come from OUTPUT/config.json.
 _GROUPS = {
     "run": ("scan", "embed", "pair", "shard", "run"),
@@ -38,14 +40,19 @@ _EPILOG = (
 
 
 def main(command: str, argv: Sequence[str]) -> int:
-    """Runs a subcommand; returns 0, or 2 for a setting, 3 for an input, 4 for an output that cannot be used, 5 for no pairs."""
+    """Runs a subcommand; returns 0.
+
+    Or 2 for a setting, 3 for an input, 4 for an output that cannot be used, 5 for no pairs, 6 for a runner that failed.
+    """
     # Beam logs a worker's error with its traceback before it raises it, and warns of cloud clients that nobody asked for.
     logging.getLogger().setLevel(logging.CRITICAL)
     try:
         config = parse(command, argv)
     except ValueError as error:
-        return _fail(error, EXIT_SETTING)
-    from pipeline.run import STAGES, InputError, NothingFound, as_json, plan, run_stages
+        return fail(error, EXIT_SETTING)
+    from pipeline.run import STAGES, NothingFound, as_json, plan, run_stages
+    from pipeline.runners import JobFailed
+    from pipeline.stage import InputError
 
     stages = STAGES if command == "run" else (command,)
     try:
@@ -53,21 +60,26 @@ def main(command: str, argv: Sequence[str]) -> int:
             print(json.dumps({"configuration": as_json(config), "plan": plan(config, stages)}, indent=1, ensure_ascii=False))
             return 0
         run_stages(config, stages, lambda line: print(line, file=sys.stderr, flush=True))
+    except OutputLocked as error:
+        return fail(error, EXIT_OUTPUT)
     except NothingFound as error:
-        return _fail(error, EXIT_NO_PAIRS)
+        return fail(error, EXIT_NO_PAIRS)
     except InputError as error:
-        return _fail(error, EXIT_INPUT)
+        return fail(error, EXIT_INPUT)
     except ValueError as error:
-        return _fail(error, EXIT_SETTING)
+        return fail(error, EXIT_SETTING)
     except (OSError, RuntimeError) as error:
         found = _file_error(error, config.run.output)
+        if found is None and isinstance(error, JobFailed):
+            found = error.sentence, EXIT_RUNNER
         if found is None:
             raise
-        return _fail(*found)
+        return fail(*found)
     return 0
 
 
-def _fail(error: object, code: int) -> int:
+def fail(error: object, code: int) -> int:
+    """Prints an error as one sentence and returns the exit code."""
     print(f"pagepairs: {error}", file=sys.stderr)
     return code
 
@@ -100,8 +112,9 @@ def parse(command: str, argv: Sequence[str]) -> Config:
     elif command != "run":
         _, output = _take(argv, "--output")
         path = os.path.join(output or "", "config.json")
-        if output and os.path.exists(path):
+        if output and exists(path):
             default = _read_config(path)
+    default = dataclasses.replace(default, pair=_without_other_band(default.pair, argv))
     groups = _GROUPS[command]
     kinds = typing.get_type_hints(Config)
     flags = dataclasses.make_dataclass("Flags", [(name, kinds[name]) for name in groups], frozen=True)
@@ -137,20 +150,36 @@ def parse(command: str, argv: Sequence[str]) -> Config:
     return config
 
 
+def _without_other_band(pair: PairConfig, argv: Sequence[str]) -> PairConfig:
+    """Returns the earlier settings without the band that the flags replace by one of another kind."""
+    given = {argument.split("=")[0] for argument in argv}
+    if "--band" in given and not given & {"--low", "--high"}:
+        return dataclasses.replace(pair, low=None, high=None)
+    return dataclasses.replace(pair, band="") if given >= {"--low", "--high"} and "--band" not in given else pair
+
+
 def _with_absolute_paths(config: Config) -> Config:
     """Returns the configuration as it means the same from every folder: config.json is read again from others."""
 
     def absolute(path: str) -> str:
-        return os.path.abspath(path) if path and "://" not in path else path
+        return os.path.abspath(path) if path and not is_remote(path) else path
 
-    encoder, weights = config.embed.encoder, config.embed.encoder_weights
-    kind, colon, path = encoder.partition(":")  # tflite:PATH, sscd:PATH
-    encoder = f"{kind}:{absolute(path)}" if colon else encoder
+    def absolute_encoder(spec: str) -> str:
+        kind, colon, path = spec.partition(":")  # tflite:PATH, sscd:PATH
+        return f"{kind}:{absolute(path)}" if colon else spec
+
+    embed = dataclasses.replace(
+        config.embed,
+        encoder=",".join(map(absolute_encoder, config.embed.encoders)),
+        encoder_weights=",".join(map(absolute, config.embed.weights)) if config.embed.encoder_weights else "",
+        embeddings_from=absolute(config.embed.embeddings_from),
+    )
+    pair = dataclasses.replace(config.pair, band=absolute(config.pair.band), benchmark=tuple(map(absolute, config.pair.benchmark)))
     return dataclasses.replace(
         config,
         scan=dataclasses.replace(config.scan, input=tuple(map(absolute, config.scan.input)), block_list=absolute(config.scan.block_list)),
-        embed=dataclasses.replace(config.embed, encoder=encoder, encoder_weights=absolute(weights)),
-        pair=dataclasses.replace(config.pair, benchmark=tuple(map(absolute, config.pair.benchmark))),
+        embed=embed,
+        pair=pair,
         run=dataclasses.replace(config.run, output=absolute(config.run.output)),
     )
 

@@ -1,8 +1,13 @@
 """How a stage becomes Beam jobs: tasks that stand alone, or parts of a shuffle. What is finished is never done again."""
 
+import functools
+import hashlib
 import os
+import pickle
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -11,18 +16,22 @@ import numpy as np
 import pyarrow as pa
 from apache_beam.metrics import Metrics
 from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.runners.runner import create_runner
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
 
-from pagepairs.files import FileInfo, read_json, write_json
+from pagepairs.files import FileInfo, open_read, read_json, write_bytes, write_json
 from pagepairs.keys import part_of
+from pagepairs.stores import exists, names_in, store_of
+from pipeline.runners import CheckedDoFn, is_local, open_job
 
 PART_ROWS = 100_000
 """Rows of the largest input that one part of a shuffle holds, about: 150 MB of 768-wide vectors."""
 _WAVE_ROWS = 500_000
 _PACK_BYTES = 32 * 1024 * 1024
-_LOCAL_RUNNERS = ("fnapirunner", "directrunner", "switchingdirectrunner")
+_NAMED_IN_JOB = 10_000
+"""Tasks or files that a job names itself; Dataflow takes 20 MB of job description."""
+_READERS = 32
+"""Journal entries read at once: one in an object store takes 20 to 50 ms."""
 
 T = TypeVar("T")
 
@@ -46,25 +55,48 @@ class Journal:
 
     def has(self, task: str) -> bool:
         """Whether the task is finished."""
-        return os.path.exists(self._path(task))
+        return exists(self._path(task))
+
+    def finished(self) -> set[str]:
+        """Returns the names of all finished tasks."""
+        return {name.removesuffix(".json") for name in names_in(self.folder) if name.endswith(".json")}
 
     def write(self, task: str, outcome: Outcome) -> None:
         """Marks the task as finished."""
         files = {dataset: [file.as_json() for file in infos] for dataset, infos in outcome.files.items()}
         write_json(self._path(task), {"files": files, "counters": outcome.counters})
 
+    def once(self, label: str, task: str, work: Callable[[], Outcome]) -> None:
+        """Does a task and marks it as finished, unless it is: a bundle that a cluster tries again holds finished tasks.
+
+        What it counted reaches the runner's counters in either case, under `label`.
+        """
+        started = time.monotonic()
+        if not self.has(task):
+            self.write(task, work())
+        report_metrics(label, self.read(task), busy_s=time.monotonic() - started)
+
     def forget_others(self, tasks: Iterable[str]) -> None:
         """Forgets all finished tasks but these: the files of tasks that a run does not name are deleted or written over."""
         keep = {f"{task}.json" for task in tasks}
-        for entry in list(os.scandir(self.folder)) if os.path.isdir(self.folder) else []:
-            if entry.name not in keep:
-                os.unlink(entry.path)
+        for name in names_in(self.folder):
+            if name not in keep:
+                store_of(self.folder).remove(os.path.join(self.folder, name))
 
     def read(self, task: str) -> Outcome:
         """Returns what a finished task left behind."""
         value = read_json(self._path(task))
         files = {dataset: [FileInfo(**info) for info in infos] for dataset, infos in value["files"].items()}
         return Outcome(files=files, counters=value["counters"])
+
+    def read_all(self, tasks: Iterable[str]) -> list[Outcome]:
+        """Returns what finished tasks left behind, in the order of their names given."""
+        with ThreadPoolExecutor(_READERS) as pool:
+            return list(pool.map(self.read, tasks))
+
+    def read_parts(self, parts: int) -> list[Outcome]:
+        """Returns what all parts of a shuffle left behind, in their order."""
+        return self.read_all(part_name(part, parts) for part in range(parts))
 
 
 def merge_counters(counters: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -91,41 +123,6 @@ def merge_outcomes(outcomes: Iterable[Outcome]) -> Outcome:
     return Outcome(files=files, counters=merge_counters(outcome.counters for outcome in outcomes))
 
 
-def pipeline_options(beam_args: Sequence[str], workers: int) -> PipelineOptions:
-    """Returns Beam's options with our runner pinned: the in-process FnApiRunner unless another is asked for.
-
-    Raises:
-      ValueError: for a runner or mode that is known to lose elements.
-    """
-    asked = PipelineOptions(list(beam_args)).get_all_options()
-    runner = _runner_name(asked["runner"])
-    if runner == "daskrunner":
-        raise ValueError(
-            "--runner DaskRunner runs only part of a pipeline and reports success: use FlinkRunner, SparkRunner or DataflowRunner"
-        )
-    if asked["direct_running_mode"] == "multi_threading":
-        raise ValueError("--direct_running_mode multi_threading loses elements in Beam 2.77: use --workers N, which runs processes")
-    if asked["runner"]:
-        create_runner(asked["runner"])  # an unknown name fails here, before anything is written
-    args = [*beam_args, "--no_save_main_session"]
-    if runner in _LOCAL_RUNNERS:
-        # Beam's DirectRunner would first try to download Prism and then behave differently.
-        args += ["--runner=FnApiRunner", f"--direct_num_workers={workers}"]
-        args += [f"--direct_running_mode={'multi_processing' if workers > 1 else 'in_memory'}"]
-    return PipelineOptions(args)
-
-
-def is_local(options: PipelineOptions) -> bool:
-    """Whether the runner keeps its shuffles in this machine's memory."""
-    return _runner_name(options.get_all_options()["runner"]) in _LOCAL_RUNNERS
-
-
-def _runner_name(runner: str | None) -> str:
-    """Names a runner as Beam looks it up: in lower case, with `runner` at its end, without its module."""
-    name = (runner or "FnApiRunner").rpartition(".")[2].lower()
-    return name if name.endswith("runner") else f"{name}runner"
-
-
 def run_tasks(label: str, tasks: Mapping[str, T], work: Callable[[T], Outcome], journal: Journal, options: PipelineOptions) -> int:
     """Does every task that the journal does not hold, each by itself; returns how many that were.
 
@@ -133,30 +130,61 @@ def run_tasks(label: str, tasks: Mapping[str, T], work: Callable[[T], Outcome], 
       tasks: by name; the name is the task's key in the journal.
       work: writes the task's files and returns them; doing it twice must give the same bytes.
     """
-    todo = sorted((name, task) for name, task in tasks.items() if not journal.has(name))
+    finished = journal.finished()
+    todo = sorted((name, task) for name, task in tasks.items() if name not in finished)
     if todo:
-        with beam.Pipeline(options=options) as pipeline:
-            pipeline | beam.Create(todo) | beam.Reshuffle() | label >> beam.ParDo(_Finish(label, work, journal))
+        with open_job(label, options) as pipeline:
+            (
+                name_elements(pipeline, f"{label}/Tasks", todo, journal.folder)
+                | f"{label}/Balance" >> beam.Reshuffle()
+                | f"{label}/Work" >> beam.ParDo(_Finish(label, work, journal))
+            )
     return len(todo)
 
 
-class _Finish(beam.DoFn):  # type: ignore[misc]
+def name_elements(pipeline: beam.Pipeline, label: str, elements: list[Any], folder: str) -> beam.PCollection:
+    """Returns the elements as a collection. A long list goes through a file in `folder`, of which the job names ranges only."""
+    if len(elements) <= _NAMED_IN_JOB:
+        return pipeline | label >> beam.Create(elements)
+    data = pickle.dumps(elements)
+    path = os.path.join(folder, f"elements-{hashlib.sha256(data).hexdigest()[:16]}.pickle")
+    write_bytes(path, data)
+    starts = beam.Create(list(range(0, len(elements), _NAMED_IN_JOB)))
+    return pipeline | f"{label}/Ranges" >> starts | f"{label}/Read" >> beam.FlatMap(_read_elements, path)
+
+
+def _read_elements(start: int, path: str) -> list[Any]:
+    return _elements_of(path)[start : start + _NAMED_IN_JOB]
+
+
+@functools.lru_cache(maxsize=1)
+def _elements_of(path: str) -> list[Any]:
+    with open_read(path) as file:
+        elements: list[Any] = pickle.load(file)  # written by the driver of this run, as the job itself is
+    return elements
+
+
+class _Finish(CheckedDoFn):
     """Does one task, then notes it in the journal."""
 
     def __init__(self, label: str, work: Callable[[Any], Outcome], journal: Journal) -> None:
+        super().__init__()
         self._label, self._work, self._journal = label, work, journal
 
     def process(self, element: tuple[str, Any]) -> None:
         name, task = element
-        outcome = self._work(task)
-        self._journal.write(name, outcome)
-        report_metrics(self._label, outcome)
+        self._journal.once(self._label, name, lambda: self._work(task))
 
 
-def report_metrics(label: str, outcome: Outcome) -> None:
-    """Adds an outcome's counts to the runner's own counters, under `label`."""
+def report_metrics(label: str, outcome: Outcome, *, busy_s: float = 0.0) -> None:
+    """Adds an outcome to the runner's own counters, under the namespace `label`.
+
+    in, kept, errors, dropped_<reason> and whatever else is one number; bytes_written; busy_ms, the time it took, which gives the rates.
+    """
     counts = {name: value for name, value in outcome.counters.items() if isinstance(value, int)}
     counts |= {f"dropped_{reason}": value for reason, value in outcome.counters.get("dropped", {}).items()}
+    counts["bytes_written"] = sum(info.bytes for infos in outcome.files.values() for info in infos)
+    counts["busy_ms"] = round(1000 * busy_s)
     for name, value in counts.items():
         Metrics.counter(label, name).inc(value)
 
@@ -192,6 +220,11 @@ def part_name(part: int, parts: int) -> str:
     return f"part-{part:05d}-of-{parts:05d}"
 
 
+def part_number(path: str) -> int:
+    """Returns the part that a file is of, from its name."""
+    return int(os.path.basename(path).split("-")[1])
+
+
 def run_parts(
     label: str,
     inputs: Sequence[tuple[str, str]],
@@ -211,14 +244,14 @@ def run_parts(
       inputs: (tag, path) of each input file.
       part_rows: rows of a part, about.
     """
-    todo = [part for part in range(parts) if not journal.has(part_name(part, parts))]
+    finished = journal.finished()
+    todo = [part for part in range(parts) if part_name(part, parts) not in finished]
     wave = max(1, _WAVE_ROWS // part_rows) if is_local(options) else parts
     for start in range(0, len(todo), wave):
         wanted = todo[start : start + wave]
-        with beam.Pipeline(options=options) as pipeline:
+        with open_job(label, options) as pipeline:
             rows = (
-                pipeline
-                | f"{label}/Files" >> beam.Create(list(inputs))
+                name_elements(pipeline, f"{label}/Files", list(inputs), journal.folder)
                 | f"{label}/Balance" >> beam.Reshuffle()
                 | f"{label}/Spread"
                 >> beam.ParDo(_SpreadFn(spread, parts, frozenset(wanted))).with_output_types(tuple[int, tuple[str, bytes]])
@@ -236,10 +269,11 @@ def run_parts(
     return len(todo)
 
 
-class _SpreadFn(beam.DoFn):  # type: ignore[misc]
+class _SpreadFn(CheckedDoFn):
     """Packs the rows of several files by part, so that a shuffle carries few large elements."""
 
     def __init__(self, spread: Spread, parts: int, wanted: frozenset[int]) -> None:
+        super().__init__()
         self._spread, self._parts, self._wanted = spread, parts, np.array(sorted(wanted))
         self._tables: dict[str, list[pa.Table]] = {}
         self._owners: dict[str, list[np.ndarray]] = {}
@@ -273,21 +307,25 @@ class _SpreadFn(beam.DoFn):  # type: ignore[misc]
                 yield int(part), (tag, pack(table.slice(start, stop - start)))
 
 
-class _ReduceFn(beam.DoFn):  # type: ignore[misc]
+class _ReduceFn(CheckedDoFn):
     """Gathers one part, reduces it and notes it in the journal."""
 
     def __init__(self, label: str, reduce: Reduce, parts: int, journal: Journal) -> None:
+        super().__init__()
         self._label, self._reduce, self._parts, self._journal = label, reduce, parts, journal
 
     def process(self, element: tuple[int, Iterable[tuple[str, bytes]]]) -> None:
         part, packed = element
-        tables: dict[str, list[pa.Table]] = {}
-        for tag, data in packed:
-            if tag:
-                tables.setdefault(tag, []).append(unpack(data))
-        outcome = self._reduce(part, {tag: pa.concat_tables(pieces) for tag, pieces in tables.items()})
-        self._journal.write(part_name(part, self._parts), outcome)
-        report_metrics(self._label, outcome)
+        self._journal.once(self._label, part_name(part, self._parts), lambda: self._reduce(part, gather(packed)))
+
+
+def gather(packed: Iterable[tuple[str, bytes]]) -> dict[str, pa.Table]:
+    """Returns the rows of packed tables by tag."""
+    tables: dict[str, list[pa.Table]] = {}
+    for tag, data in packed:
+        if tag:
+            tables.setdefault(tag, []).append(unpack(data))
+    return {tag: pa.concat_tables(pieces) for tag, pieces in tables.items()}
 
 
 def pack(table: pa.Table) -> bytes:

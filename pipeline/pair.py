@@ -1,41 +1,48 @@
 """Stage pair: references to episodes, episodes to candidates, candidates to pairs.
 
-First `matches` (pipeline/pair_matches.py) finds the images that stand in a benchmark. Then seven steps in parts, each by the key that its
+First `matches` (pipeline/pair_matches.py) finds the images that stand in a benchmark. Then eleven steps in parts, each by the key that its
 decision needs:
 
-    canonical   images by pHash          which picture stands for its copies
+    canonical   images by pHash          which picture stands for those of the same hash
+    near        images by band           which of these are near copies (see pipeline/pair_duplicates.py)
+    stars       near pairs               which picture stands for its near copies; what goes with a picture that must go
     resolve     links by image URL       which captured image a reference means
     appear      references by image      on how many pages and hosts; where its vector stands
     fetch       vectors by their file    copies them, ordered by the part of the page that wants them
-    episodes    references by page       which images a page offers; sampled candidates and their similarity
+    pages       references by page       which images a page offers
+    mirrors     pages by their images    pages with the same images are one
+    episodes    pages                    sampled candidates and their similarity
     pairs       candidates by pair       a pair found on several pages is kept once; which image is the condition
 
-What is heavy never goes through a shuffle, as with image bytes: `fetch` leaves vectors, and `episodes` leaves candidates, in files with one
-range a part of the next step, which reads its range of each.
+What is heavy never goes through a shuffle, as with image bytes: `canonical` leaves hashes by band, `fetch` vectors and `episodes`
+candidates in files with one range a part of the step that reads them, which reads its range of each.
 """
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pyarrow.parquet as pq
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from dedup.benchmark import Benchmark
 from pagepairs.config import PairConfig
-from pagepairs.files import describe_file, write_parquet
+from pagepairs.files import describe_file, read_parquet, write_parquet
 from pagepairs.manifest import Manifest
 from pagepairs.records import MATCHES, SCHEMA_VERSION
+from pagepairs.stores import exists
 from pipeline.jobs import Journal, Outcome, count_parts, part_name, run_parts, run_tasks
-from pipeline.pair_episodes import Episodes, SpreadByPage
+from pipeline.pair_duplicates import find_stars
+from pipeline.pair_episodes import Episodes
 from pipeline.pair_job import PairJob
 from pipeline.pair_ledger import Pairs
 from pipeline.pair_matches import MatchJob, count_matches, find_matches
 from pipeline.pair_members import Appear, Fetch, spread_found
+from pipeline.pair_pages import Mirrors, Pages, SpreadByPage
 from pipeline.pair_references import Aliases, Canonical, Resolve, SpreadImages, SpreadLinks, spread_aliases
 from pipeline.vectors import spread_by_file
 
-_PHASES = ("canonical", "aliases", "resolve", "appear", "fetch", "episodes", "pairs")
+_PHASES = ("canonical", "near", "labels", "stars", "aliases", "resolve", "appear", "fetch", "pages", "mirrors", "episodes", "pairs")
 
 
 def pair_up(job: PairJob, options: PipelineOptions) -> dict[str, Journal]:
@@ -44,20 +51,26 @@ def pair_up(job: PairJob, options: PipelineOptions) -> dict[str, Journal]:
     write_matches(job, options)
     run_parts("canonical", job.dataset("images", "image"), SpreadImages(job), Canonical(job), job.parts, journals["canonical"], options)
     run_parts("aliases", job.dataset("aliases", "alias"), spread_aliases, Aliases(job), 1, journals["aliases"], options)
+    find_stars(job, journals, options)
     links = job.dataset("links", "link") + job.phase("canonical", "capture") + job.dataset("drops/scan", "dropped")
     run_parts("resolve", links, SpreadLinks(job), Resolve(job), job.parts, journals["resolve"], options)
-    found = job.phase("resolve", "reference") + job.dataset(f"embeddings/{job.encoder_folder}", "vector")
+    found = job.phase("resolve", "reference") + job.phase("images", "image") + job.dataset(f"embeddings/{job.encoder_folder}", "vector")
     run_parts("appear", found, spread_found, Appear(job), job.parts, journals["appear"], options)
     run_parts("fetch", job.phase("wanted", "wanted"), spread_by_file, Fetch(job), job.parts, journals["fetch"], options)
     pages = job.phase("resolve", "unresolved") + job.phase("appear", "reference") + job.dataset("pages", "closed")
-    run_parts("episodes", pages, SpreadByPage(job), Episodes(job), job.parts, journals["episodes"], options)
-    run_tasks("pairs", {part_name(part, job.parts): part for part in range(job.parts)}, Pairs(job), journals["pairs"], options)
+    run_parts("pages", pages, SpreadByPage(job), Pages(job), job.parts, journals["pages"], options)
+    parts = {part_name(part, job.parts): part for part in range(job.parts)}
+    run_tasks("mirrors", parts, Mirrors(job), journals["mirrors"], options)
+    run_tasks("episodes", parts, Episodes(job), journals["episodes"], options)
+    run_tasks("pairs", parts, Pairs(job), journals["pairs"], options)
     return journals
 
 
 def write_matches(job: PairJob, options: PipelineOptions) -> None:
     """Writes the file of matches/, unless it is there; it is empty without a benchmark."""
     if os.path.exists(job.matches):
+        return
+    if exists(job.matches):  # of an earlier attempt
         return
     table = MATCHES.empty_table()
     if job.benchmarks:
@@ -71,7 +84,7 @@ def match_outcome(job: PairJob, rows: Mapping[str, int], images: int) -> Outcome
     vectors = {
         benchmark.encoder["name"]: rows[f"embeddings/{benchmark.encoder['name']}"] for benchmark in job.benchmarks if benchmark.encoder
     }
-    counters = count_matches(pq.read_table(job.matches), job.benchmarks, images=images, vectors=vectors)
+    counters = count_matches(read_parquet(job.matches), job.benchmarks, images=images, vectors=vectors)
     return Outcome(files={"matches": [file]}, counters=counters)
 
 
@@ -82,7 +95,8 @@ def parts_for(images: Manifest, links: Manifest) -> int:
 
 def shown_settings(config: PairConfig, benchmarks: Sequence[Benchmark]) -> dict[str, Any]:
     """Returns the settings of the stage; benchmarks are named by what they hold, not by where they stand."""
-    settings = {name: getattr(config, name) for name in config.__dataclass_fields__}
+    settings = dataclasses.asdict(config)
+    del settings["band"]  # a path; what the file says is low and high
     return settings | {"benchmark": [[benchmark.name, benchmark.content] for benchmark in benchmarks]}
 
 

@@ -1,46 +1,18 @@
-"""Stage pair, step episodes: which images a page offers, and its sampled candidates with their similarity."""
-
-from collections.abc import Iterator, Mapping
+"""Stage pair, step episodes: what the pages show, and their sampled candidates with their similarity."""
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from filters.band import in_band
 from pagepairs.files import read_arrow, write_arrow_parts
 from pagepairs.keys import mix, order_by_part, prefix64
-from pagepairs.records import DROPS, EPISODES, PAGES, vectors_of
+from pagepairs.records import DROPS, EPISODES, vectors_of
 from pagepairs.urls import episode_page
-from pipeline.episodes import (
-    cap_pages,
-    choose_references,
-    close_pages,
-    episode_reasons,
-    sample_pairs,
-    similarities,
-)
-from pipeline.jobs import Outcome, Rows
-from pipeline.pair_job import CANDIDATE_ROWS, CARRIED, REFERENCES, PairJob
-from pipeline.pair_references import key_pages
-
-
-class SpreadByPage:
-    """Keys references by page, and the pages of which no image may be used."""
-
-    def __init__(self, job: PairJob) -> None:
-        self._group_by = job.config.group_by
-
-    def __call__(self, tag: str, path: str) -> Iterator[Rows]:
-        if tag == "closed":
-            table = pq.read_table(path, columns=["page_url", "reason"])
-            table = key_pages(table.filter(pc.not_equal(table["reason"], "")), self._group_by)
-            yield Rows(tag, table, prefix64(table["page_key"]))
-            return
-        table = read_arrow(path)
-        if tag == "unresolved":
-            table = table.filter(pc.not_equal(table["reason"], ""))
-        yield Rows("reference", table, prefix64(table["page_key"]))
+from pipeline.episodes import sample_pairs, similarities
+from pipeline.jobs import Outcome
+from pipeline.pair_job import CANDIDATE_ROWS, CARRIED, PairJob
+from pipeline.pair_pages import close_mirrors
 
 
 class Episodes:
@@ -49,14 +21,12 @@ class Episodes:
     def __init__(self, job: PairJob) -> None:
         self._job = job
 
-    def __call__(self, part: int, tables: Mapping[str, pa.Table]) -> Outcome:
+    def __call__(self, part: int) -> Outcome:
         job, config = self._job, self._job.config
-        rows = tables.get("reference", REFERENCES.empty_table())
-        offered = cap_pages(rows, max_images=config.max_images_per_page, seed=config.seed)
-        references = choose_references(close_pages(offered, tables.get("closed", PAGES.empty_table())))
-        reasons = episode_reasons(references)
-        references = references.set_column(references.schema.get_field_index("reason"), "reason", reasons)
-        kept = pc.equal(reasons, "")
+        mirrors = job.read_range("mirrors", part)
+        assert mirrors is not None  # every part of `mirrors` writes its file
+        references = close_mirrors(read_arrow(job.path("pages", part)), mirrors)
+        kept = pc.equal(references["reason"], "")
         members = references.filter(kept)
         dropped = references.filter(pc.invert(kept))
         episodes = gather_episodes(members, config.group_by)

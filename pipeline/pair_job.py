@@ -10,6 +10,7 @@ from pagepairs.config import PairConfig
 from pagepairs.files import FileInfo, read_arrow_part, write_arrow, write_parquet
 from pagepairs.manifest import dataset_files
 from pagepairs.records import CANDIDATES
+from pagepairs.stores import exists
 from pipeline.jobs import part_name
 from pipeline.progress import Meter
 
@@ -72,7 +73,7 @@ class PairJob:
     def read_range(self, phase: str, part: int) -> pa.Table | None:
         """The rows that all parts of an earlier step left for this part; None where they left none."""
         paths = [self.path(phase, other) for other in range(self.parts)]
-        pieces = [read_arrow_part(path, part) for path in paths if os.path.exists(path)]
+        pieces = [read_arrow_part(path, part) for path in paths if exists(path)]
         return pa.concat_tables(pieces) if pieces else None
 
     def write_final(self, dataset: str, part: int, table: pa.Table) -> FileInfo:

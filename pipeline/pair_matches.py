@@ -22,10 +22,11 @@ import pyarrow.parquet as pq
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from dedup.benchmark import Benchmark, digest_differences
-from pagepairs.files import read_arrow, write_arrow
+from pagepairs.files import read_arrow, read_parquet, write_arrow
 from pagepairs.keys import prefix64
 from pagepairs.manifest import dataset_files, find_manifest
 from pagepairs.records import MATCHES, vectors_of
+from pagepairs.stores import local_copy, store_of
 from pipeline.jobs import Journal, Outcome, merge_outcomes, part_name, run_tasks
 
 SURVIVORS = 20
@@ -85,7 +86,7 @@ def check_encoders(benchmarks: Sequence[Benchmark], digests: Mapping[str, Mappin
 def embedded_digests(output: str) -> dict[str, dict[str, str]]:
     """Returns the digests of the encoders whose vectors of the crawl are complete, by folder name."""
     root = os.path.join(output, "embeddings")
-    names = sorted(os.listdir(root)) if os.path.isdir(root) else []
+    names = sorted({path[len(root) + 1 :].split("/")[0] for path in store_of(root).files(root)})
     manifests = {name: find_manifest(os.path.join(root, name)) for name in names}
     return {name: manifest.counters["encoder"] for name, manifest in manifests.items() if manifest is not None}
 
@@ -151,7 +152,7 @@ def mark_matches(images: pa.Table, matches: str) -> pa.Table:
 
 @functools.lru_cache(maxsize=1)
 def _matched(path: str) -> pa.Array:
-    return matched_ids(pq.read_table(path, columns=["image_id", "signal"]))
+    return matched_ids(read_parquet(path, ["image_id", "signal"]))
 
 
 def _tasks(files: Sequence[str]) -> dict[str, list[str]]:
@@ -163,7 +164,7 @@ def _tasks(files: Sequence[str]) -> dict[str, list[str]]:
 def _run(step: str, tasks: Mapping[str, list[str]], work: Any, job: MatchJob, options: PipelineOptions) -> Outcome:
     journal = Journal(os.path.join(job.work, "done", f"matches-{step}"))
     run_tasks(f"matches-{step}", {name: (name, files) for name, files in tasks.items()}, work, journal, options)
-    return merge_outcomes(journal.read(name) for name in tasks)
+    return merge_outcomes(journal.read_all(tasks))
 
 
 def _gather(job: MatchJob, step: str, tasks: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
@@ -204,7 +205,7 @@ def _take_only(table: pa.Table, job: MatchJob) -> pa.Table:
 
 def _read_images(path: str, columns: list[str], job: MatchJob) -> pa.Table:
     """Returns the kept images of a file of images/, each once."""
-    table = pq.read_table(path, columns=["image_id", "reason", *columns])
+    table = read_parquet(path, ["image_id", "reason", *columns])
     table = _take_only(table.filter(pc.equal(table["reason"], "")), job)
     ids = table["image_id"].combine_chunks()
     first = pc.index_in(ids.unique(), ids)
@@ -228,7 +229,7 @@ class _Hashes:
             pdq = pdq_array(table["pdq"].cast(pa.binary()))
             flat, seen = flat + int((texture < MIN_TEXTURE).sum()), seen + table.num_rows
             for number, benchmark in enumerate(self._job.benchmarks):
-                search = _open_hashes(benchmark.folder, benchmark.content)
+                search = _open_hashes(local_copy(benchmark.folder), benchmark.content)
                 query, item = match_hashes(search, phash, pdq, texture)
                 found.append(_rows(table["image_id"], query, number, item))
                 if benchmark.encoder is None:
@@ -258,12 +259,12 @@ class _Vectors:
         found, seen = [_NEAR.empty_table()], 0
         below = {number: _NEAR.empty_table() for number in range(len(self._job.benchmarks))}
         for path in files:
-            table = _take_only(pq.read_table(path), self._job)
+            table = _take_only(read_parquet(path), self._job)
             vectors_ND, seen = vectors_of(table["embedding"]), seen + table.num_rows
             for number, benchmark in enumerate(self._job.benchmarks):
                 if benchmark.encoder is None or benchmark.encoder["name"] != os.path.basename(os.path.dirname(path)):
                     continue
-                opened = _open_vectors(benchmark.folder, benchmark.content, benchmark.search)
+                opened = _open_vectors(local_copy(benchmark.folder), benchmark.content, benchmark.search)
                 item, similarity = nearest_items(opened, vectors_ND)
                 asked = by_hash.filter(pc.equal(by_hash["benchmark"], number))
                 place = pc.index_in(asked["image_id"], table["image_id"])
@@ -291,7 +292,7 @@ class _Facts:
         wanted = read_arrow(self._job.path("", "found"))["image_id"].combine_chunks().unique()
         tables = [_FACTS.empty_table()]
         for path in files:
-            table = pq.read_table(path, columns=["reason", *_FACTS.names])
+            table = read_parquet(path, ["reason", *_FACTS.names])
             tables.append(table.filter(pc.and_(pc.is_in(table["image_id"], wanted), pc.equal(table["reason"], ""))).select(_FACTS.names))
         write_arrow(self._job.path("facts", name), pa.concat_tables(tables))
         return Outcome()
@@ -364,8 +365,8 @@ def describe(found: pa.Table, facts: pa.Table, benchmarks: Sequence[Benchmark]) 
             continue
         fact = facts.take(pc.index_in(own["image_id"], facts["image_id"]))
         item = own["item"].to_numpy()
-        items = pq.read_table(os.path.join(benchmark.folder, "items.parquet"), columns=["item_id", "item"]).take(pa.array(item))
-        search = _open_hashes(benchmark.folder, benchmark.content)
+        items = pq.read_table(os.path.join(local_copy(benchmark.folder), "items.parquet"), columns=["item_id", "item"]).take(pa.array(item))
+        search = _open_hashes(local_copy(benchmark.folder), benchmark.content)
         phash, pdq = hash_distances(search, fact["phash"].to_numpy(), pdq_array(fact["pdq"].cast(pa.binary())), item)
         columns = {
             "image_id": own["image_id"],
@@ -408,7 +409,7 @@ def _thumbnails(benchmark: Benchmark, table: pa.Table, item: np.ndarray) -> pa.A
 def read_thumbnails_of(benchmark: Benchmark, rows: np.ndarray) -> list[bytes | None]:
     """Returns the thumbnails of some items, in ascending order of their rows; only the row groups that hold them are read."""
     found: list[bytes | None] = []
-    with pq.ParquetFile(os.path.join(benchmark.folder, "thumbnails.parquet")) as file:
+    with pq.ParquetFile(os.path.join(local_copy(benchmark.folder), "thumbnails.parquet")) as file:
         sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         ends = np.cumsum(sizes)
         for group in np.unique(np.searchsorted(ends, rows, side="right")):

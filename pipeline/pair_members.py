@@ -15,15 +15,18 @@ from pipeline.episodes import (
     page_image_hash,
 )
 from pipeline.jobs import Outcome, Rows
-from pipeline.pair_job import REFERENCES, PairJob
+from pipeline.pair_job import REFERENCE, REFERENCES, PairJob
 from pipeline.vectors import copy_vectors, spread_vectors
 
 
 def spread_found(tag: str, path: str) -> Iterator[Rows]:
-    """Keys references that lead to an image, and the images that have a vector, by image."""
+    """Keys references that lead to an image, the images that stand for others, and those that have a vector, by image."""
     if tag == "reference":
         table = read_arrow(path)
         table = table.filter(pc.equal(table["reason"], ""))
+        yield Rows(tag, table, prefix64(table["image_id"]))
+    elif tag == "image":
+        table = read_arrow(path)
         yield Rows(tag, table, prefix64(table["image_id"]))
     else:
         yield from spread_vectors(tag, path)
@@ -37,7 +40,7 @@ class Appear:
 
     def __call__(self, part: int, tables: Mapping[str, pa.Table]) -> Outcome:
         job, config = self._job, self._job.config
-        references = tables.get("reference", REFERENCES.empty_table())
+        references = _place(tables.get("reference", REFERENCES.empty_table()), tables.get("image", REFERENCES.empty_table()))
         embedded = tables.get("vector", WANTED.empty_table())
         where = pc.index_in(references["image_id"], embedded["image_id"])
         small = pc.less(pc.min_element_wise(references["width"], references["height"]), job.size_px)
@@ -53,6 +56,14 @@ class Appear:
         )
         job.meter.add(1)
         return Outcome()
+
+
+def _place(references: pa.Table, images: pa.Table) -> pa.Table:
+    """Adds where the image of each reference stands, and its size."""
+    row = pc.index_in(references["image_id"], images["image_id"])
+    for name in (*REFERENCE, "width", "height"):
+        references = references.set_column(references.schema.get_field_index(name), name, images[name].take(row))
+    return references
 
 
 # Which page wants the vector of which image, and in which file of embeddings/ it stands.

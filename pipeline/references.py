@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from pagepairs.files import open_read
 from pipeline.sources import decode_range
 from pipeline.sources.http_body import BodyError
 
@@ -86,7 +87,7 @@ def _by_source(window: list[_Asked]) -> Iterator[tuple[str, list[_Asked]]]:
 
 def _read_source(source: str, asked: list[_Asked], locate: Callable[[str], str]) -> Iterator[tuple[int, bytes | SourceChanged]]:
     try:
-        file = open(locate(source), "rb")  # noqa: SIM115 (closed below; the generator outlives this block)
+        file = open_read(locate(source))
     except (OSError, LookupError) as error:
         for index, _ in asked:
             yield index, SourceChanged(detail=f"{source}: {error}")

@@ -12,13 +12,15 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pagepairs.files import read_json, write_bytes, write_json
 from pagepairs.manifest import Manifest, dataset_files
+from pagepairs.stores import exists
 from pipeline.commands import config_from_json
 from pipeline.jobs import count_parts
 from pipeline.report_benchmark import decontamination, match_pictures, read_matches, wanted_thumbnails
 from pipeline.report_cells import HOSTS, Cells, Pick, find_picks, merge_cells, spread_candidates, spread_members, summarise_part
 from pipeline.report_compare import compare_runs, count_changes, spread_verdicts, stage_manifests
+from pipeline.report_encoders import compare_encoders, describe_encoders
 from pipeline.report_filters import pack_cells
-from pipeline.report_json import build_report, similarity_of, stage_counts, top_hosts
+from pipeline.report_json import build_report, members_of, similarity_of, stage_counts, top_hosts
 from pipeline.report_page import render, shown_settings
 from pipeline.report_scale import scale_edges
 from pipeline.report_summary import BINS, Summary, count_hosts, merge, summarise_file
@@ -31,8 +33,7 @@ from pipeline.report_thumbnails import (
     read_members,
     read_thumbnails,
 )
-
-_DROP_STAGES = ("scan", "embed", "pair", "shard")
+from pipeline.runners import open_job
 
 
 def write_report(output: str, *, locate: Callable[[str], str], pipeline_options: PipelineOptions, compare: str = "") -> str:
@@ -52,15 +53,18 @@ def write_report(output: str, *, locate: Callable[[str], str], pipeline_options:
     edges = scale_edges(band["low"], band["high"])
     limits = decode_limits(config_from_json(read_json(os.path.join(output, "config.json"))).scan)
     page = os.path.join(output, "report", "report.html")
-    drops = [f"drops/{stage}" for stage in _DROP_STAGES]
-    with beam.Pipeline(options=pipeline_options) as pipeline:
+    comparison = compare_encoders(output, read_json(os.path.join(output, "config.json")), similarity_of(manifests["candidates"]))
+    disagreements = comparison["disagreements"] if comparison else []
+    drops = [f"drops/{name}" for name in ("scan", f"embed-{manifests['candidates'].counters['encoder']}", "pair", "shard")]
+    with open_job("report", pipeline_options) as pipeline:
         files = pipeline | "Files" >> beam.Create(_files(output, "images", "episodes", "candidates", *drops))
         hosts = beam.pvalue.AsDict(_top_hosts(files))
         summary = _summarise(files, "Summarise")
         cells = _count_cells(pipeline, output, hosts, edges, count_parts(manifests["candidates"].rows))
         picked = beam.pvalue.AsSingleton(cells)
         rows = pipeline | "Candidates" >> beam.Create(_paths(output, "candidates")) | "FindPicks" >> beam.FlatMap(_find_picks, picked)
-        shown = beam.pvalue.AsList(rows)
+        extra = pipeline | "Disagreements" >> beam.Create(disagreements)
+        shown = beam.pvalue.AsList((rows, extra) | "Shown" >> beam.Flatten())
         units = pipeline | "Units" >> beam.Create(_paths(output, "units")) | "BalanceUnits" >> beam.Reshuffle()
         thumbnails = units | "Thumbnails" >> beam.FlatMap(read_thumbnails, shown, locate=locate, limits=limits)
         dropped = _read_dropped(pipeline, output, summary, locate=locate, limits=limits)
@@ -69,7 +73,7 @@ def write_report(output: str, *, locate: Callable[[str], str], pipeline_options:
         sides = {
             "cells": picked,
             "hosts": hosts,
-            "rows": shown,
+            "rows": beam.pvalue.AsList(rows),
             "thumbnails": beam.pvalue.AsDict((thumbnails, dropped) | "Pictures" >> beam.Flatten()),
             "members": beam.pvalue.AsDict(members),
         }
@@ -80,7 +84,8 @@ def write_report(output: str, *, locate: Callable[[str], str], pipeline_options:
             sides["matched"] = beam.pvalue.AsDict(pictures)
         if compare:
             sides |= _compare(pipeline, output, compare)
-        settings = {"output": output, "compare": compare, "manifests": manifests, "page": page, "edges": edges, "matches": matches}
+        settings: dict[str, Any] = {"output": output, "compare": compare, "manifests": manifests, "page": page, "edges": edges}
+        settings |= {"matches": matches, "comparison": comparison}
         _ = summary | "Write" >> beam.Map(_write, **settings, **sides, folder=os.getcwd())
     return page
 
@@ -189,6 +194,7 @@ def _write(
     page: str,
     folder: str,
     edges: Sequence[float],
+    comparison: dict[str, Any] | None,
     cells: Cells,
     hosts: Mapping[str, list[tuple[int, str]]],
     rows: Sequence[Mapping[str, Any]],
@@ -201,6 +207,10 @@ def _write(
 ) -> None:
     config, run = read_json(os.path.join(output, "config.json")), _read_run(output)
     report = build_report(summary, cells, manifests, edges=edges, hosts=hosts, rows=rows, members=members, config=config, run=run)
+    report["encoders"] = describe_encoders(output, run)
+    if comparison:
+        found = [row | members_of(row, members) for row in comparison["disagreements"]]
+        report["encoder_comparison"] = comparison | {"disagreements": found}
     if changes is not None and other is not None:
         report["compare"] = _compared(report | {"output": output}, compare, (summary, other), changes)
     pictures = {}
@@ -222,5 +232,5 @@ def _compared(report: Mapping[str, Any], compare: str, summaries: tuple[Summary,
 
 def _read_run(output: str) -> dict[str, Any]:
     path = os.path.join(output, "run.json")
-    value: dict[str, Any] = read_json(path) if os.path.exists(path) else {}
+    value: dict[str, Any] = read_json(path) if exists(path) else {}
     return value

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from pagepairs.files import read_parquet
 from pagepairs.keys import mix, part_of, prefix64
 from pagepairs.urls import host_of
 from pipeline.report_scale import bins_of, count_slots, gaps_of, slots_of
@@ -135,7 +135,7 @@ _MEMBER = np.dtype([("page", "u8"), ("image", "u8"), ("side", "u4"), ("images", 
 
 def spread_candidates(path: str, parts: int, edges: Sequence[float]) -> Iterator[tuple[int, np.ndarray]]:
     """Yields the rows of one file of candidates/ by part of their page, 28 bytes each."""
-    table = pq.read_table(path, columns=["page_key", "a_id", "b_id", "similarity", "reason"])
+    table = read_parquet(path, ["page_key", "a_id", "b_id", "similarity", "reason"])
     rows = np.empty(table.num_rows, _ROW)
     for name, column in (("page", "page_key"), ("a", "a_id"), ("b", "b_id")):
         rows[name] = prefix64(table[column])
@@ -147,7 +147,7 @@ def spread_candidates(path: str, parts: int, edges: Sequence[float]) -> Iterator
 
 def spread_members(path: str, parts: int, hosts: Sequence[str]) -> Iterator[tuple[int, np.ndarray]]:
     """Yields the images of one file of episodes/ by part of their page, with what their page is: 25 bytes each."""
-    table = pq.read_table(path, columns=["page_url", "page_key", "images"])
+    table = read_parquet(path, ["page_url", "page_key", "images"])
     images = table["images"].combine_chunks()
     count = pc.list_value_length(images).to_numpy()
     members = pc.list_flatten(images)
@@ -252,7 +252,7 @@ def _first_of_each(group: np.ndarray, hashes: np.ndarray, size: int) -> np.ndarr
 
 def find_picks(path: str, wanted: Mapping[int, Pick]) -> Iterator[dict[str, Any]]:
     """Yields the wanted rows of one file of candidates/, texts shortened, with what their pick says."""
-    table = pq.read_table(path)
+    table = read_parquet(path)
     row_hash = mix(*(prefix64(table[name]) for name in ("page_key", "a_id", "b_id")))
     chosen = np.flatnonzero(np.isin(row_hash, np.array(sorted(wanted), np.uint64)))
     for index, row in zip(chosen, table.take(pa.array(chosen)).to_pylist(), strict=True):

@@ -46,11 +46,11 @@ def _draw_similarity(counts: Sequence[int], similarity: Mapping[str, Any]) -> al
     inside = f"datum.from > low - {_BIN_WIDTH / 2} && datum.to < high + {_BIN_WIDTH / 2}"
     colour = alt.condition(inside, alt.value(alt.expr("keptColour")), alt.value(alt.expr("droppedColour")))
     chart: alt.Chart = (
-        _on_scale(_similarity_rows(counts, first, last), first, last)
-        .mark_rect(**_gap())
+        on_scale(similarity_rows(counts, first, last), first, last)
+        .mark_rect(**gap())
         .encode(x2="to:Q", y2=alt.datum(0), color=colour)
         .properties(width="container", height=_HISTOGRAM_HEIGHT_PX, padding=0)
-        .add_params(*(alt.param(name=name, value=similarity[name]) for name in ("low", "high")), *_colours())
+        .add_params(*(alt.param(name=name, value=similarity[name]) for name in ("low", "high")), *colours())
         .add_params(alt.param(name="top", value=1.12 * max(counts)))
     )
     return chart
@@ -62,23 +62,24 @@ def _draw_compare(compare: Mapping[str, Any]) -> Any:
     if not any(both):
         return None
     first, last = similarity_domain(both, min(ends), max(ends))
-    this, other = (_similarity_rows(side, first, last) for side in counts)
-    bars = _on_scale(this, first, last).mark_rect(**_gap(), color=alt.expr("keptColour"), opacity=0.75)
+    this, other = (similarity_rows(side, first, last) for side in counts)
+    bars = on_scale(this, first, last).mark_rect(**gap(), color=alt.expr("keptColour"), opacity=0.75)
     bars = bars.encode(x2="to:Q", y2=alt.datum(0))
     stairs = [*other, {"from": _edge(last), "to": _edge(last), "pairs": 0}]
-    steps = _on_scale(stairs, first, last, name="other").mark_line(interpolate="step-after", color=alt.expr("inkColour"), strokeWidth=1.75)
+    steps = on_scale(stairs, first, last, name="other").mark_line(interpolate="step-after", color=alt.expr("inkColour"), strokeWidth=1.75)
     band = alt.Chart({"values": [{"end": end} for end in compare["bands"][1]]}).encode(x="end:Q")
     rules = band.mark_rule(strokeDash=[4, 4], color=alt.expr("inkColour"))
     top = 1.12 * max(max(side) for side in counts)
     chart = alt.layer(bars, steps, rules, width="container", height=_HISTOGRAM_HEIGHT_PX)
-    return chart.add_params(*_colours(), alt.param(name="top", value=top))
+    return chart.add_params(*colours(), alt.param(name="top", value=top))
 
 
-def _similarity_rows(counts: Sequence[int], first: int, last: int) -> list[dict[str, float]]:
+def similarity_rows(counts: Sequence[int], first: int, last: int) -> list[dict[str, float]]:
+    """Returns a bar for each hundredth from edge `first` to edge `last`."""
     return [{"from": _edge(i), "to": _edge(i + 1), "pairs": counts[i]} for i in range(first, last)]
 
 
-def _on_scale(rows: list[dict[str, float]], first: int, last: int, name: str = "bins") -> alt.Chart:
+def on_scale(rows: list[dict[str, float]], first: int, last: int, name: str = "bins") -> alt.Chart:
     """A chart of pairs along similarity. Labels stand inside the plot, above their lines: it has the place of the page's sliders."""
     x_axis = alt.Axis(format=".1f", grid=False, tickCount=10, labelFlush=True, labelOverlap="greedy", labelSeparation=8)
     x = alt.X("from:Q", title=None, scale=alt.Scale(domain=[_edge(first), _edge(last)], nice=False), axis=x_axis)
@@ -90,12 +91,13 @@ def _on_scale(rows: list[dict[str, float]], first: int, last: int, name: str = "
     return chart.encode(x=x, y=y)
 
 
-def _gap() -> dict[str, Any]:
+def gap() -> dict[str, Any]:
     """A pixel between bars where there is room for it."""
     return {"xOffset": alt.expr("width > 600 ? 0.5 : 0"), "x2Offset": alt.expr("width > 600 ? -0.5 : 0")}
 
 
-def _colours() -> list[alt.Parameter]:
+def colours() -> list[alt.Parameter]:
+    """The colours that the page sets: kept, dropped, ink."""
     return [
         alt.param(name=name, value=value) for name, value in (("keptColour", "teal"), ("droppedColour", "silver"), ("inkColour", "black"))
     ]

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from pagepairs.files import read_json
+from pagepairs.files import read_json, read_parquet
 from pagepairs.keys import mix, part_of, prefix64
 from pagepairs.manifest import Manifest, read_manifest
 from pipeline.report_cells import first_of_pair
@@ -46,7 +45,7 @@ def check_compare(path: str) -> None:
 def spread_verdicts(file: tuple[int, str], parts: int) -> Iterator[tuple[int, np.ndarray]]:
     """Yields what became of the pairs of one file, (run 0 or 1, path in its candidates/), by part of the pair."""
     run, path = file
-    table = pq.read_table(path, columns=["page_key", "a_id", "b_id", "reason"])
+    table = read_parquet(path, ["page_key", "a_id", "b_id", "reason"])
     table = table.filter(pa.array(first_of_pair(table)))
     rows = np.empty(table.num_rows, _VERDICT)
     rows["pair"], rows["run"] = mix(prefix64(table["a_id"]), prefix64(table["b_id"])), run

@@ -48,6 +48,7 @@ def build_report(
             "pairs_per_page": _sorted(cells.kept_per_page),
             "pairs_not_sampled": manifests["pair"].counters.get("not_sampled", 0),
         },
+        "duplicates": manifests["pair"].counters.get("duplicates", {}),
         "images": {"formats": dict(summary.counts.get("format", Counter()).most_common()), "sizes": _sizes(summary)},
         "hosts": {kind: [{"host": host, "count": count} for count, host in hosts.get(kind, [])] for kind in ("images", "episodes")},
         "drops": _drops(summary),
@@ -135,7 +136,7 @@ def _examples(cells: Cells, rows: Sequence[Mapping[str, Any]], members: Members)
             places.setdefault(pick.row, []).append(f"{place} {_group_name(name)}")
     found = {row["row"]: row for row in rows}
     ordered = sorted(found.values(), key=lambda row: (row["similarity"], row["a_id"], row["b_id"], row["page_key"]))
-    return [{name: row[name] for name in _EXAMPLE} | {"places": places[row["row"]]} | _members(row, members) for row in ordered]
+    return [{name: row[name] for name in _EXAMPLE} | {"places": places[row["row"]]} | members_of(row, members) for row in ordered]
 
 
 def _group_name(name: str) -> str:
@@ -143,7 +144,8 @@ def _group_name(name: str) -> str:
     return REASONS[int(number)] if kind == "reason" else kind
 
 
-def _members(row: Mapping[str, Any], members: Members) -> dict[str, Any]:
+def members_of(row: Mapping[str, Any], members: Members) -> dict[str, Any]:
+    """Returns alt text and size of both images of a pair."""
     found: dict[str, Any] = {}
     for side in "ab":
         alt, width, height = members.get(f"{row['page_key']}/{row[f'{side}_id']}", ("", 0, 0))

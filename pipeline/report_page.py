@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from pipeline.report_cells import REASONS
 from pipeline.report_charts import by_hundredth, draw_charts, similarity_domain
+from pipeline.report_encoders import draw_encoders
 from pipeline.report_text import address, link, plain
 from pipeline.report_thumbnails import Thumbnail
 
@@ -43,6 +44,15 @@ _MEANINGS = {
     "candidates": "two images of one page, compared",
     "shard": "pairs written, both ways where asked",
 }
+
+
+_COPY_RULES = {
+    "kept": "stands for itself",
+    "exact_copy": "the same bytes again",
+    "equal_hash": "equal pHash, PDQ near",
+    "near_hash": "near pHash and PDQ",
+}
+"""The parts of duplicates.captures, the cheapest rule first."""
 
 
 def render(
@@ -77,8 +87,10 @@ def render(
             compare=report.get("compare"),
             decontamination=report.get("decontamination"),
             match_pictures=match_pictures,
+            comparison=report.get("encoder_comparison"),
             stages=[_funnel_row(stage, counts) for stage, counts in report["stages"].items()],
             passed=_passed(report["stages"]),
+            copies=[(name, report["duplicates"][rule]) for rule, name in _COPY_RULES.items() if report["duplicates"].get(rule)],
             rules=_RULES,
             hosts={kind: [(row["host"], row["count"]) for row in rows] for kind, rows in report["hosts"].items()},
             versions=flatten(
@@ -137,6 +149,10 @@ def _page_data(report: Mapping[str, Any], cells: Mapping[str, Any], thumbnails: 
     similarity, edges = report["similarity"], np.array(cells["edges"], np.float32)
     examples, pictures = fit_pictures(report, thumbnails)
     data: dict[str, Any] = {"charts": draw_charts(report), "examples": [_example(row) for row in examples], "thumbnails": pictures}
+    if "encoder_comparison" in report:
+        comparison = report["encoder_comparison"]
+        data["charts"] |= {name: chart.to_dict() for name, chart in draw_encoders(comparison).items()}
+        data["disagreements"] = [_disagreement(row) for row in comparison["disagreements"]]
     if not report["bands"]["pages"]:
         return data
     first, last = similarity_domain(by_hundredth(report["bands"]), similarity["low"], similarity["high"])
@@ -151,6 +167,8 @@ def fit_pictures(report: Mapping[str, Any], thumbnails: Mapping[str, Thumbnail])
         for row in drop["examples"]:
             if row["picture"] in thumbnails and thumbnails[row["picture"]].data_uri:
                 pictures[row["picture"]] = _picture(thumbnails[row["picture"]])
+    for row in report.get("encoder_comparison", {}).get("disagreements", []):
+        pictures |= {row[side]: _picture(thumbnails.get(row[side])) for side in ("a_id", "b_id")}
     left -= sum(len(source) for source, _ in pictures.values())
     fitting = set()
     for place, row in sorted(enumerate(report["examples"]), key=lambda item: (min(item[1]["places"], key=_rank_of), item[0])):
@@ -173,23 +191,27 @@ def _picture(thumbnail: Thumbnail | None) -> list[str]:
 
 def _example(row: Mapping[str, Any]) -> dict[str, Any]:
     groups = [place.split()[1] for place in row["places"]]
-    sides = {f"{side}_text": plain(row[f"{side}_alt"]) for side in "ab"} | {f"{side}_url": address(row[f"{side}_url"]) for side in "ab"}
-    sizes = {f"{side}_size": "{} × {}".format(*row[f"{side}_size"]) for side in "ab"}
     return {
         "similarity": row["similarity"],
-        "page": address(row["page_url"]),
-        "link": link(row["page_url"]),
-        "a": row["a_id"],
-        "b": row["b_id"],
         "host": row["host"],
         "group": row["page"],
         "size": row["size"],
         "images": row["images"],
         "reasons": [group for group in groups if group in REASONS],
         "along": any(group not in REASONS for group in groups),
-        **sides,
-        **sizes,
+        **_shown_pair(row),
     }
+
+
+def _disagreement(row: Mapping[str, Any]) -> dict[str, Any]:
+    values = [f"{similarity:.2f} ({rank:.0%})" for similarity, rank in zip(row["similarities"], row["ranks"], strict=True)]
+    return {"nearer": row["nearer"], "value": " / ".join(values), **_shown_pair(row)}
+
+
+def _shown_pair(row: Mapping[str, Any]) -> dict[str, Any]:
+    sides = {f"{side}_text": plain(row[f"{side}_alt"]) for side in "ab"} | {f"{side}_url": address(row[f"{side}_url"]) for side in "ab"}
+    sizes = {f"{side}_size": "{} × {}".format(*row[f"{side}_size"]) for side in "ab"}
+    return {"page": address(row["page_url"]), "link": link(row["page_url"]), "a": row["a_id"], "b": row["b_id"], **sides, **sizes}
 
 
 def _passed(stages: Mapping[str, Any]) -> str:
@@ -250,12 +272,14 @@ def make_commands(configuration: Mapping[str, Any], output: str, folder: str) ->
 
 def _paths(configuration: Mapping[str, Any]) -> list[str]:
     scan, embed = configuration.get("scan", {}), configuration.get("embed", {})
-    encoder = embed.get("encoder", "")
+    encoders = embed.get("encoder", "").split(",")
     paths = [
         *scan.get("input", []),
         scan.get("block_list"),
-        embed.get("encoder_weights"),
-        encoder.partition(":")[2],
+        *embed.get("encoder_weights", "").split(","),
+        *(encoder.partition(":")[2] for encoder in encoders if ":" in encoder),
+        embed.get("embeddings_from"),
+        configuration.get("pair", {}).get("band"),
     ]
     return [path for path in paths if path]
 

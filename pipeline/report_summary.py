@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from pagepairs.files import read_parquet
 from pagepairs.keys import text_key
 from pagepairs.urls import host_of, url_key
 from pipeline.report_cells import first_of_pair
@@ -131,7 +131,7 @@ _SUMMARISE: dict[str, tuple[Callable[[pa.Table], Summary], list[str] | None]] = 
 def summarise_file(kind: str, path: str) -> Summary:
     """Returns the summary of one file of a dataset; `kind` is images, episodes, candidates or drops."""
     summarise, columns = _SUMMARISE[kind]
-    return summarise(pq.read_table(path, columns=columns))
+    return summarise(read_parquet(path, columns))
 
 
 _HOST_COLUMNS = {"images": ["image_url", "reason"], "episodes": ["page_url"], "candidates": ["page_url"]}
@@ -141,7 +141,7 @@ def count_hosts(kind: str, path: str) -> Iterator[tuple[tuple[str, str], int]]:
     """Yields ((kind, host), n) for the kept images, the episodes or the candidates of one file; other datasets give nothing."""
     if kind not in _HOST_COLUMNS:
         return
-    table = pq.read_table(path, columns=_HOST_COLUMNS[kind])
+    table = read_parquet(path, _HOST_COLUMNS[kind])
     if kind == "images":
         table = table.filter(pc.equal(table["reason"], ""))
     hosts: Counter[str] = Counter()

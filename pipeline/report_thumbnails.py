@@ -8,10 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from PIL import Image
 
 from pagepairs.config import ScanConfig
+from pagepairs.files import read_parquet
 from pagepairs.images import ImageError, decode
 from pipeline.references import SourceChanged, read_body, read_images
 from pipeline.report_summary import Summary
@@ -36,7 +36,7 @@ def read_thumbnails(
     """Yields (image_id, thumbnail) for the images of these candidates that stand in one file of units/."""
     wanted = {row[side] for row in rows for side in ("a_id", "b_id")}
     names = ["image_id", *_REFERENCE]
-    table = pq.read_table(path, columns=names)
+    table = read_parquet(path, names)
     found = table.filter(pc.is_in(table["image_id"], pa.array(sorted(wanted), pa.string())))
     for reference in zip(*(found[name].to_pylist() for name in names), strict=True):
         yield reference[0], read_thumbnail(reference, locate, limits)
@@ -82,7 +82,7 @@ def shrink(body: bytes, limits: Mapping[str, Any]) -> str:
 def read_members(path: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, tuple[str, int, int]]]:
     """Yields ("page_key/image_id", (alt text, width, height)) for the images of these candidates' pages in one file of episodes/."""
     wanted = {row["page_key"] for row in rows}
-    table = pq.read_table(path, columns=["page_key", "images"])
+    table = read_parquet(path, ["page_key", "images"])
     for row in table.filter(pc.is_in(table["page_key"], pa.array(sorted(wanted), pa.string()))).to_pylist():
         for image in row["images"]:
             yield f"{row['page_key']}/{image['image_id']}", (image["alt"] or "", image["width"], image["height"])
@@ -96,7 +96,7 @@ def find_dropped(path: str, summary: Summary) -> Iterator[tuple[str, Found]]:
     """Yields (picture, place) for the sampled drops whose image stands in one file of images/, kept there."""
     wanted = {row["picture"] for samples in summary.samples.values() for _, row in samples if row["picture"]}
     names = ["url_key", *_REFERENCE, "image_id", "reason"]
-    table = pq.read_table(path, columns=names)
+    table = read_parquet(path, names)
     table = table.filter(pc.and_(pc.is_in(table["url_key"], pa.array(sorted(wanted), pa.string())), pc.equal(table["reason"], "")))
     for key, *place, _ in zip(*(table[name].to_pylist() for name in names), strict=True):
         yield key, tuple(place)

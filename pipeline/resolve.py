@@ -5,7 +5,8 @@ import functools
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
+
+from pagepairs.files import read_parquet
 
 _MAX_HOPS = 5
 _UNKNOWN_TIME = np.iinfo(np.int64).min // 4
@@ -36,7 +37,7 @@ def close_aliases(aliases: pa.Table) -> pa.Table:
 @functools.lru_cache(maxsize=1)
 def read_aliases(path: str) -> pa.Table:
     """Returns what `close_aliases` left in a file; kept by a worker between elements."""
-    return pq.read_table(path)
+    return read_parquet(path)
 
 
 def follow_aliases(rows: pa.Table, aliases: pa.Table) -> pa.Table:

@@ -15,16 +15,16 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from filters.block_list import BlockList
 from pagepairs.config import ScanConfig
-from pagepairs.files import FileInfo, atomic, write_parquet
+from pagepairs.files import FileInfo, atomic, read_parquet, write_parquet
 from pagepairs.images import ImageError
 from pagepairs.keys import prefix64, text_key
 from pagepairs.manifest import Manifest
 from pagepairs.records import ALIASES, IMAGES, LINKS, PAGES, SCAN_DROPS, UNITS, rows_to_table
+from pagepairs.stores import store_of
 from pagepairs.urls import url_key
 from pipeline.jobs import Journal, Outcome, Rows, count_parts, part_name, run_parts
 from pipeline.look import Look, look
@@ -201,7 +201,7 @@ class _UnitRows:
         return "", ""
 
     def _add_page(self, record: PageRecord) -> None:
-        row = {"page_url": record.url, "time": record.time_ms, "opt_out": record.opt_out, "source": self.source}
+        row = {"page_url": record.url, "time": record.time_ms, "opt_out": record.opt_out, "source": self.source, "title": record.title}
         self.rows["pages"].append(row | {"reason": self._page_reason(record.url, record.opt_out)})
 
     def _page_reason(self, page_url: str, opt_out: str = "") -> str:
@@ -246,8 +246,9 @@ def _place(record: ImageRecord) -> tuple[str, int, int]:
 
 def task_name(task: ScanTask) -> str:
     """Names a task by its unit and the file's size and modification time, so that a changed file is scanned again."""
-    stat = os.stat(task.unit.path)
-    stamp = hashlib.sha256(f"{stat.st_size} {stat.st_mtime_ns} {task.unit.stop}".encode()).hexdigest()[:12]
+    store, path = store_of(task.unit.path), task.unit.path
+    version = store.folder_version(path) if task.unit.kind == "folder" else store.stat(path)
+    stamp = hashlib.sha256(f"{version} {task.unit.stop}".encode()).hexdigest()[:12]
     return f"{task.unit.name}-{stamp}" + (f"-first{task.first}" if task.first else "")
 
 
@@ -262,11 +263,11 @@ def cut_units(output: str, work: str, images: Manifest, options: PipelineOptions
     run_parts("distinct", inputs, _spread_kept, _Distinct(work, parts), parts, distinct, options)
     inputs = [("image", os.path.join(work, "distinct", f"{part_name(part, parts)}.parquet")) for part in range(parts)]
     run_parts("cut", inputs, _spread_by_unit, _Cut(output), parts, cut, options)
-    return [file for part in range(parts) for file in cut.read(part_name(part, parts)).files["units"]]
+    return [file for outcome in cut.read_parts(parts) for file in outcome.files["units"]]
 
 
 def _spread_kept(tag: str, path: str) -> Iterator[Rows]:
-    table = pq.read_table(path, columns=["reason", *UNITS.names])
+    table = read_parquet(path, ["reason", *UNITS.names])
     table = table.filter(pc.equal(table["reason"], "")).drop_columns(["reason"])
     unit = pa.array([os.path.basename(path)] * table.num_rows, pa.string())
     yield Rows(tag, table.append_column("unit", unit), prefix64(table["image_id"]))
@@ -291,7 +292,7 @@ _KEPT = UNITS.append(pa.field("unit", pa.string()))
 
 
 def _spread_by_unit(tag: str, path: str) -> Iterator[Rows]:
-    table = pq.read_table(path)
+    table = read_parquet(path)
     keys = pa.array([text_key(unit) for unit in table["unit"].to_pylist()], pa.string())
     yield Rows(tag, table, prefix64(keys))
 

@@ -19,12 +19,13 @@ import pyarrow.parquet as pq
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pagepairs.config import ScanConfig, ShardConfig
-from pagepairs.files import read_arrow_part, write_arrow, write_parquet
+from pagepairs.files import parquet_source, read_arrow_part, read_parquet, write_arrow, write_parquet
 from pagepairs.images import ImageError, centre_crop, encode_image, resize_shortest
 from pagepairs.keys import prefix64
 from pagepairs.manifest import dataset_files
 from pagepairs.records import DROPS, PAIRS, embeddings_schema, rows_to_table, shards_schema
 from pagepairs.shards import BATCH_ROWS, shard_name, write_shard
+from pagepairs.stores import exists
 from pagepairs.urls import host_of
 from pipeline.ahead import map_ahead
 from pipeline.jobs import Journal, Outcome, Rows, part_name, run_parts
@@ -76,7 +77,7 @@ class ShardJob:
     def step(self, name: str) -> list[tuple[str, str]]:
         """Files of an earlier step as inputs of the next."""
         paths = [self.path(name, part) for part in range(self.parts)]
-        return [(name, path) for path in paths if os.path.exists(path)]
+        return [(name, path) for path in paths if exists(path)]
 
 
 def count_shards(pairs: int, pairs_per_shard: int) -> int:
@@ -87,7 +88,7 @@ def count_shards(pairs: int, pairs_per_shard: int) -> int:
 def vector_files(folder: str) -> VectorFiles:
     """Returns the files of a complete folder of embeddings/."""
     files = tuple(dataset_files(folder))
-    width = pq.read_schema(files[0]).field("embedding").type.list_size if files else 0
+    width = pq.read_schema(parquet_source(files[0])).field("embedding").type.list_size if files else 0
     return VectorFiles(folder=folder, files=files, width=width)
 
 
@@ -108,7 +109,7 @@ def _spread_images(tag: str, path: str) -> Iterator[Rows]:
         yield from spread_vectors(tag, path)
         return
     for side in SIDES:
-        table = pq.read_table(path, columns=["pair_id", f"{side}_id"]).rename_columns(["pair_id", "image_id"])
+        table = read_parquet(path, ["pair_id", f"{side}_id"]).rename_columns(["pair_id", "image_id"])
         yield Rows(tag, table, prefix64(table["image_id"]))
 
 
@@ -140,7 +141,7 @@ class _Fetch:
 
 
 def _spread_pairs(tag: str, path: str) -> Iterator[Rows]:
-    table = pq.read_table(path)
+    table = read_parquet(path)
     yield Rows(tag, table, prefix64(table["pair_id"]))
 
 

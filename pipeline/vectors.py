@@ -6,9 +6,8 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from pagepairs.files import read_arrow, write_arrow_parts
+from pagepairs.files import read_arrow, read_parquet, write_arrow_parts
 from pagepairs.keys import order_by_part, prefix64, text_key
 from pagepairs.records import vectors_of
 from pipeline.jobs import Rows
@@ -16,7 +15,7 @@ from pipeline.jobs import Rows
 
 def spread_vectors(tag: str, path: str) -> Iterator[Rows]:
     """Keys the images of a file of embeddings/ by their ids; `vectors` is the name of the file."""
-    table = pq.read_table(path, columns=["image_id"])
+    table = read_parquet(path, ["image_id"])
     table = table.append_column("vectors", pa.array([os.path.basename(path)] * table.num_rows, pa.string()))
     yield Rows(tag, table, prefix64(table["image_id"]))
 
@@ -55,7 +54,7 @@ def _read_vectors(wanted: pa.Table, folder: str) -> np.ndarray:
     vectors_ND: np.ndarray | None = None
     for name, start, stop in zip(files.to_pylist(), bounds, bounds[1:], strict=False):
         rows = by_file[start:stop]
-        embedded = pq.read_table(os.path.join(folder, name))
+        embedded = read_parquet(os.path.join(folder, name))
         found_ND = vectors_of(embedded["embedding"])
         if vectors_ND is None:
             vectors_ND = np.empty((wanted.num_rows, found_ND.shape[1]), np.float16)

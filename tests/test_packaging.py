@@ -17,10 +17,11 @@ def test_every_package_of_the_checkout_is_installed() -> None:
 
 
 def test_every_template_is_installed() -> None:
-    patterns = PROJECT["tool"]["setuptools"]["package-data"]["pipeline"]
-    installed = {path for pattern in patterns for path in (ROOT / "pipeline").glob(pattern)}
-    others = {path for path in (ROOT / "pipeline").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
-    assert installed == others
+    data = PROJECT["tool"]["setuptools"]["package-data"]
+    packages = {package.split(".")[0] for package in PROJECT["tool"]["setuptools"]["packages"]}
+    installed = {path for package, patterns in data.items() for pattern in patterns for path in (ROOT / package).glob(pattern)}
+    files = {path for package in packages for path in (ROOT / package).rglob("*") if path.is_file()}
+    assert installed == {path for path in files if path.suffix not in (".py", ".pyc")}
 
 
 def test_the_worker_image_has_the_installed_version_of_beam_and_all_packages() -> None:

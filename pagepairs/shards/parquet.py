@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pagepairs.files import Hashed, parquet_options
+from pagepairs.files import Hashed, parquet_options, parquet_source
 from pagepairs.shards.rows import Row, rows_of
 
 
@@ -18,6 +18,6 @@ def write(file: Hashed, schema: pa.Schema, batches: Iterable[pa.Table]) -> None:
 
 def read(path: str) -> Iterator[Row]:
     """Yields the rows, one row group in memory at a time."""
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(parquet_source(path)) as file:
         for group in range(file.num_row_groups):
             yield from rows_of(file.read_row_group(group))

@@ -17,12 +17,12 @@ import google_crc32c
 import numpy as np
 import pyarrow as pa
 
-from pagepairs.files import Hashed
+from pagepairs.files import Hashed, open_read
 from pagepairs.shards.rows import Row, rows_of
 
 _FIRST, _SECOND = b"\x0a", b"\x12"  # tags of fields 1 and 2 with a length
 _FLOAT32 = np.dtype("<f4")
-_HEAD_BYTES, _CHECK_BYTES = 12, 4
+HEAD_BYTES, CHECK_BYTES = 12, 4
 
 
 def write(file: Hashed, schema: pa.Schema, batches: Iterable[pa.Table]) -> None:
@@ -74,15 +74,35 @@ def read(path: str) -> Iterator[Row]:
     Raises:
       ValueError: for a file that is damaged or holds anything else.
     """
-    with open(path, "rb") as file:
-        while head := file.read(_HEAD_BYTES):
-            length = int.from_bytes(head[:8], "little")
-            if len(head) < _HEAD_BYTES or _check(head[:8]) != head[8:]:
-                raise ValueError(f"{path}: damaged before byte {file.tell()}")
-            data, check = file.read(length), file.read(_CHECK_BYTES)
-            if len(data) < length or _check(data) != check:
-                raise ValueError(f"{path}: damaged before byte {file.tell()}")
-            yield decode_example(data)
+    with open_read(path) as file:
+        while head := file.read(HEAD_BYTES):
+            try:
+                yield decode_example(checked_body(head + file.read(record_length(head) + CHECK_BYTES)))
+            except ValueError as error:
+                raise ValueError(f"{path}: damaged before byte {file.tell()}: {error}") from error
+
+
+def record_length(head: bytes) -> int:
+    """Returns the length of the message behind the HEAD_BYTES of a record.
+
+    Raises:
+      ValueError: if they are damaged.
+    """
+    if len(head) < HEAD_BYTES or _check(head[:8]) != head[8:]:
+        raise ValueError("no record begins there")
+    return int.from_bytes(head[:8], "little")
+
+
+def checked_body(record: bytes) -> bytes:
+    """Returns the message of a whole record: HEAD_BYTES, the message, CHECK_BYTES.
+
+    Raises:
+      ValueError: if its check does not fit.
+    """
+    body = record[HEAD_BYTES:-CHECK_BYTES]
+    if len(body) != record_length(record[:HEAD_BYTES]) or _check(body) != record[-CHECK_BYTES:]:
+        raise ValueError("the check of a record does not fit")
+    return body
 
 
 def decode_example(data: bytes) -> Row:

@@ -13,7 +13,7 @@ from itertools import groupby
 import numpy as np
 import pyarrow as pa
 
-from pagepairs.files import Hashed
+from pagepairs.files import Hashed, open_read
 from pagepairs.images import sniff
 from pagepairs.shards.rows import Row, rows_of
 
@@ -67,7 +67,7 @@ def read(path: str) -> Iterator[Row]:
       ValueError: for a tar that holds anything else.
     """
     try:
-        with tarfile.open(path, mode="r|") as tar:
+        with open_read(path) as file, tarfile.open(fileobj=file, mode="r|") as tar:
             members = ((member.name, _body(tar, member)) for member in tar)
             for _, group in groupby(members, key=lambda member: member[0].partition(".")[0]):
                 yield _row(group)

@@ -2,12 +2,13 @@
 
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pagepairs.config import ScanConfig
 from pipeline.sources import arc, folder, table, wacz, warc, webdataset
 from pipeline.sources.find import Found, find_files
+from pipeline.sources.kept_pieces import kept_pieces
 from pipeline.sources.records import (
     AliasRecord,
     ErrorRecord,
@@ -44,7 +45,7 @@ _DEFAULT = ScanConfig()
 class Source:
     """How one kind of input is cut into units, read, and read again by reference."""
 
-    pieces: Callable[[str, ScanConfig], list[tuple[int, int]]]  # path -> (start, stop) of each unit
+    pieces: Callable[[str, ScanConfig], Sequence[tuple[int, ...]]]  # path -> (start, stop[, rows before]) of each unit
     read: Callable[[ScanUnit, ScanConfig], Iterator[Record]]
     body: Callable[[bytes, int], bytes] | None = None  # (range of the file, max_bytes) -> image; None: the range is the image
 
@@ -80,7 +81,7 @@ def kind_of(path: str) -> str | None:
     return next((kind for suffix, kind in SUFFIXES.items() if name.endswith(suffix)), None)
 
 
-def find_units(inputs: tuple[str, ...], config: ScanConfig = _DEFAULT, *, cut: bool = True) -> list[ScanUnit]:
+def find_units(inputs: tuple[str, ...], config: ScanConfig = _DEFAULT, *, cut: bool = True, kept: str = "") -> list[ScanUnit]:
     """Returns the units of all inputs, sorted by source and start; the order of the inputs does not matter.
 
     Args:
@@ -89,12 +90,13 @@ def find_units(inputs: tuple[str, ...], config: ScanConfig = _DEFAULT, *, cut: b
         names as keep them apart.
       config: where a sample of a tar holds its page's URL.
       cut: False gives one unit a file, without a look into it: enough to find the sources, not to be read.
+      kept: a folder that remembers where large files are cut, as finding that means to read them; "" for none.
 
     Raises:
       ValueError: if an input does not exist, matches nothing or is of a kind that no source reads, a table lacks columns or a tar pages.
     """
     return sorted(
-        (unit for found in find_files(inputs, SUFFIXES) for unit in _units_of(found, config, cut=cut)),
+        (unit for found in find_files(inputs, SUFFIXES) for unit in _units_of(found, config, cut=cut, kept=kept)),
         key=lambda unit: (unit.source, unit.start),
     )
 
@@ -115,7 +117,7 @@ def decode_range(source: str, raw: bytes, max_bytes: int) -> bytes:
     return raw if decode is None else decode(raw, max_bytes)
 
 
-def _units_of(found: Found, config: ScanConfig, *, cut: bool) -> list[ScanUnit]:
+def _units_of(found: Found, config: ScanConfig, *, cut: bool, kept: str) -> list[ScanUnit]:
     return [
         ScanUnit(
             name=unit_name(found.source, start),
@@ -125,8 +127,9 @@ def _units_of(found: Found, config: ScanConfig, *, cut: bool) -> list[ScanUnit]:
             start=start,
             stop=stop,
             root=found.root,
+            rows_before=sum(rows),
         )
-        for start, stop in (SOURCES[found.kind].pieces(found.path, config) if cut else [(0, 0)])
+        for start, stop, *rows in (kept_pieces(kept, found, config, SOURCES[found.kind].pieces) if cut else [(0, 0)])
     ]
 
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 
 from pagepairs.config import ScanConfig
+from pagepairs.files import open_read
 from pipeline.sources.frames import Header, Stream, find_cuts
 from pipeline.sources.records import Record, ScanUnit
 from pipeline.sources.warc import read_archive, record_body
@@ -31,7 +32,7 @@ def read_arc_header(stream: Stream) -> Header | str:
         b"Content-Type: " + (b"application/http; msgtype=response" if is_http else kind),
         b"Content-Length: ",
     ]
-    return Header(before=b"\r\n".join(lines), length=int(length), after=b"\r\n\r\n")
+    return Header(b"\r\n".join(lines), int(length), b"\r\n\r\n")
 
 
 def _date(digits: bytes) -> bytes:
@@ -45,7 +46,7 @@ def find_pieces(path: str, _config: ScanConfig) -> list[tuple[int, int]]:
 
 def read_arc(unit: ScanUnit, config: ScanConfig) -> Iterator[Record]:
     """Yields what an ARC file holds, as `read_warc` does."""
-    with open(unit.path, "rb") as file:
+    with open_read(unit.path) as file:
         yield from read_archive(unit, file, config, read_arc_header)
 
 

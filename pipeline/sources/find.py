@@ -1,12 +1,15 @@
 """Expands files, folders and globs into the files and folders that sources read, and names them."""
 
+import fnmatch
 import glob
 import itertools
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from pipeline.sources.folder import IMAGE_SUFFIXES, image_names
+from pagepairs.stores import absolute, exists, is_remote, store_of
+from pipeline.sources.folder import IMAGE_SUFFIXES, is_image_name
 
 _WILDCARDS = frozenset("*?[")
 
@@ -50,12 +53,12 @@ def _is_beside_tar(one: Found, found: Mapping[str, Found]) -> bool:
 
 
 def _expand(name: str, suffixes: Mapping[str, str]) -> list[Found]:
-    if os.path.isdir(name):
-        root = os.path.realpath(name)
-        found = list(_walk(root, root, suffixes))
-    elif os.path.isfile(name):
-        path = os.path.join(os.path.realpath(os.path.dirname(name) or "."), os.path.basename(name))
+    if exists(name):
+        path = _real(name)
         found = [_found(path, os.path.dirname(path), _kind_or_error(name, suffixes))]
+    elif _is_folder(name):
+        root = _real_folder(name)
+        found = list(_walk(root, root, suffixes))
     elif _WILDCARDS & set(name):
         found = _expand_glob(name, suffixes)
     else:
@@ -68,27 +71,49 @@ def _expand(name: str, suffixes: Mapping[str, str]) -> list[Found]:
 def _expand_glob(pattern: str, suffixes: Mapping[str, str]) -> list[Found]:
     parts = pattern.split("/")
     fixed = parts[: next(index for index, part in enumerate(parts) if _WILDCARDS & set(part))]
-    root = os.path.realpath("/".join(fixed) or ("/" if pattern.startswith("/") else "."))
+    root = _real_folder("/".join(fixed) or ("/" if pattern.startswith("/") else "."))
     found: list[Found] = []
-    for name in sorted(glob.glob(pattern, recursive=True)):
-        path = os.path.join(os.path.realpath(os.path.dirname(name) or "."), os.path.basename(name))
-        if os.path.isdir(path):
-            found += _walk(os.path.realpath(path), root, suffixes)
+    for name in _glob_objects(pattern, root) if is_remote(pattern) else sorted(glob.glob(pattern, recursive=True)):
+        path = _real(name)
+        if _is_folder(path):
+            found += _walk(_real_folder(path), root, suffixes)
         elif (kind := _kind(path, suffixes)) is not None:
             found.append(_found(path, root, kind))
     return found
 
 
+def _glob_objects(pattern: str, root: str) -> list[str]:
+    """Returns the objects that match; `*` stays within a folder, `**` does not, and what matches a folder brings all below it."""
+    parts = (".*" if part == "**" else fnmatch.translate(part)[4:-3].replace(".*", "[^/]*") for part in pattern.rstrip("/").split("/"))
+    match = re.compile("/".join(parts).replace(".*/", "(?:.*/)?") + "(?:/.*)?").fullmatch
+    return [path for path in store_of(root).files(root) if match(path)]
+
+
+def _real(path: str) -> str:
+    """The path of a file, behind symbolic links of its folder."""
+    return path if is_remote(path) else os.path.join(os.path.realpath(os.path.dirname(path) or "."), os.path.basename(path))
+
+
+def _real_folder(path: str) -> str:
+    return absolute(path) if is_remote(path) else os.path.realpath(path)
+
+
+def _is_folder(path: str) -> bool:
+    return bool(store_of(path).files(path)) if is_remote(path) else os.path.isdir(path)
+
+
 def _walk(top: str, root: str, suffixes: Mapping[str, str]) -> Iterator[Found]:
     tables: list[str] = []  # folders whose images belong to a table
-    for folder, folders, names in os.walk(top):
-        folders.sort()
+    folders: dict[str, list[str]] = {}
+    for path in store_of(top).files(top):
+        folders.setdefault(os.path.dirname(path), []).append(os.path.basename(path))
+    for folder, names in sorted(folders.items()):
         kinds = {name: kind for name in sorted(names) if (kind := _kind(name, suffixes)) is not None}
         if "table" in kinds.values():
             tables.append(os.path.join(folder, ""))
         for name, kind in kinds.items():
             yield _found(os.path.join(folder, name), root, kind)
-        if image_names(folder) and not os.path.join(folder, "").startswith(tuple(tables)):
+        if any(is_image_name(name) for name in names) and not os.path.join(folder, "").startswith(tuple(tables)):
             yield _found(folder, root, "folder")
 
 

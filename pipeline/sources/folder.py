@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 from pagepairs.config import ScanConfig
+from pagepairs.files import open_read
+from pagepairs.stores import names_in, store_of
 from pagepairs.urls import canonical_page
 from pipeline.sources.records import ImageRecord, LinkRecord, PageRecord, Record, ScanUnit, hash64, safe_text
 
@@ -14,8 +16,12 @@ _FILES_PER_UNIT = 1_000
 
 def image_names(path: str) -> list[str]:
     """Returns the names of the image files that stand directly in a folder, sorted."""
-    with os.scandir(path) as entries:
-        return sorted(entry.name for entry in entries if entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file())
+    return [name for name in names_in(path) if is_image_name(name)]
+
+
+def is_image_name(name: str) -> bool:
+    """Tells whether a file may be an image, by the end of its name."""
+    return name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def find_pieces(path: str, _config: ScanConfig) -> list[tuple[int, int]]:
@@ -39,12 +45,13 @@ def read_folder(unit: ScanUnit, config: ScanConfig) -> Iterator[Record]:
 
 def read_file(path: str, *, url: str, source: str, max_bytes: int) -> ImageRecord:
     """Returns a file as an image; one that is absent or longer than `max_bytes` has that as its reason."""
-    if not os.path.isfile(path):
+    stat = store_of(path).stat(path)
+    if stat is None:
         return ImageRecord(url=url, body=b"", source=source, offset=0, length=0, reason="missing_file", detail=source)
-    with open(path, "rb") as file:
+    with open_read(path) as file:
         body = file.read(max_bytes + 1)
     if len(body) > max_bytes:
-        size = os.path.getsize(path)
+        size = stat.bytes
         return ImageRecord(url=url, body=b"", source=source, offset=0, length=size, reason="too_many_bytes", detail=f"{size} bytes")
     return ImageRecord(url=url, body=body, source=source, offset=0, length=len(body))
 

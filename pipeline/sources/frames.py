@@ -1,21 +1,22 @@
 """Finds the records of an archive (WARC or ARC): where each begins and ends, and where the file is damaged."""
 
 import lzma
-import os
 import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import IO, BinaryIO, Protocol
+from typing import IO, BinaryIO, NamedTuple, Protocol
 
 from zlib_ng import zlib_ng
 
+from pagepairs.files import open_read
+from pagepairs.stores import size_of
+
 CUT_BYTES = 256 * 1024 * 1024  # a longer archive is read in pieces of about this size
 _MAX_HEADER_BYTES = 1_000_000
-# Inflating copies what is left of a piece at the end of every member, so pieces stay small.
-_PIECE_BYTES = 32 * 1024
+_PIECE_BYTES = 64 * 1024
+_INFLATED_BYTES = 256 * 1024  # at once, at most
 _FIRST_BYTES = 8 * 1024  # of a record's content that are never split, for its HTTP headers
 _InflateError: type[Exception] = zlib_ng.error  # type: ignore[assignment]  # its stub declares an instance
 # What readers of compressed files raise where these are damaged.
@@ -32,8 +33,7 @@ class DamageError(Exception):
         self.offset = offset
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Header:
+class Header(NamedTuple):  # a frozen dataclass takes 1 µs to make, which counts when a record takes 10
     """A record's header as WARC has it, but for the number that is its Content-Length."""
 
     before: bytes
@@ -45,8 +45,7 @@ class Header:
         return b"%b%d%b" % (self.before, length, self.after)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Frame:
+class Frame(NamedTuple):
     """One record, and where it stands in the file.
 
     `offset` and `length` give a range of the file that holds this record and nothing else, unless `shared`: then one gzip member holds
@@ -64,6 +63,8 @@ class Frame:
 
 class Stream:
     """Reads from a function that returns the next piece of bytes, b"" at the end; it may, but need not, heed how many are wanted."""
+
+    __slots__ = ("_at", "_more", "_piece", "position")
 
     def __init__(self, more: Callable[[int], bytes], position: int) -> None:
         self._more = more
@@ -92,10 +93,17 @@ class Stream:
             searched = max(0, len(self._piece) - self._at - len(mark) + 1)
             if searched > limit or not self._fill(_PIECE_BYTES):
                 return None
-        return b"".join(self.take(found + len(mark) - self._at))
+        start, self._at = self._at, found + len(mark)
+        self.position += self._at - start
+        return self._piece[start : self._at]
 
     def take(self, size: int, keep: int | None = None) -> list[memoryview]:
         """Reads `size` bytes and returns the first `keep` of them (all where not given); fewer where the stream ends."""
+        start, stop = self._at, self._at + size
+        if stop <= len(self._piece):
+            self._at = stop
+            self.position += size
+            return [memoryview(self._piece)[start : stop if keep is None else min(stop, start + keep)]]
         pieces, left, room = list[memoryview](), size, size if keep is None else keep
         while left > 0 and (self._at < len(self._piece) or self._fill(left)):
             piece = memoryview(self._piece)[self._at : self._at + left]
@@ -109,7 +117,7 @@ class Stream:
 
     def skip_line_ends(self) -> None:
         """Reads over any line ends."""
-        while not self.at_end():
+        while self._at < len(self._piece) or self._fill(_PIECE_BYTES):
             found = _NO_LINE_END.search(self._piece, self._at)
             at = found.start() if found is not None else len(self._piece)
             self.position += at - self._at
@@ -119,7 +127,7 @@ class Stream:
 
     def _fill(self, wanted: int) -> bool:
         piece = self._more(wanted)
-        self._piece = self._piece[self._at :] + piece
+        self._piece = self._piece[self._at :] + piece if self._at < len(self._piece) else piece
         self._at = 0
         return bool(piece)
 
@@ -172,10 +180,10 @@ def find_cuts(path: str, read_header: ReadHeader, *, start: int = 0, stop: int |
       start: where the archive begins in the file.
       stop: where it ends; the end of the file where not given.
     """
-    stop = os.path.getsize(path) if stop is None else stop
+    stop = size_of(path) if stop is None else stop
     cuts = [start]
     if stop - start > CUT_BYTES:
-        with open(path, "rb") as file:
+        with open_read(path) as file:
             try:
                 for frame in frames(Window(file, start, stop), read_header, keep_bytes=0, start=start):
                     if frame.begin - cuts[-1] >= CUT_BYTES:
@@ -240,8 +248,8 @@ def _plain_frames(file: "_PlainFile", read_header: ReadHeader, keep_bytes: int, 
     while not stream.at_end():
         begin = stream.position
         header, content = _next_record(stream, begin, read_header, keep_bytes)
-        length, cut = stream.position - begin, header.length > keep_bytes
-        yield Frame(begin=begin, offset=begin, length=length, header=header, content=content, cut=cut, shared=False)
+        yield Frame(begin, begin, stream.position - begin, header, content, header.length > keep_bytes, False)
+        del content  # the next record is read into the same memory, which is in the processor's cache: a third of the time of photos
 
 
 def _gzip_frames(members: "_Members", read_header: ReadHeader, keep_bytes: int) -> Iterator[Frame]:
@@ -249,20 +257,19 @@ def _gzip_frames(members: "_Members", read_header: ReadHeader, keep_bytes: int) 
     while members.open_next():
         stream = Stream(members.read, inflated)
         alone = True
+        begin = members.start
         stream.skip_line_ends()
         while not stream.at_end():
-            offset, begin = stream.position, members.start
+            offset = stream.position
             try:
                 header, content = _next_record(stream, begin, read_header, keep_bytes)
             except DamageError as error:
                 inside = f", {offset - inflated} bytes into this gzip member" if offset > inflated else ""
                 raise DamageError(begin, f"{error}{inside}") from error
             alone = alone and stream.at_end()
-            length = stream.position - offset
-            if alone:
-                offset, length = begin, members.position - begin
-            cut = header.length > keep_bytes
-            yield Frame(begin=begin, offset=offset, length=length, header=header, content=content, cut=cut, shared=not alone)
+            at, length = (begin, members.position - begin) if alone else (offset, stream.position - offset)
+            yield Frame(begin, at, length, header, content, header.length > keep_bytes, not alone)
+            del content  # as above
         inflated = stream.position
 
 
@@ -275,7 +282,7 @@ class _PlainFile:
     def read(self, wanted: int) -> bytes:
         """Returns the next piece: short at the header of a record, as much of its content as is wanted."""
         head, self._head = self._head, b""
-        return head or self._file.read(min(wanted, 64 * _PIECE_BYTES))
+        return head or self._file.read(min(wanted, 32 * _PIECE_BYTES))
 
 
 class _Members:
@@ -283,25 +290,25 @@ class _Members:
 
     def __init__(self, file: Readable, head: bytes, position: int) -> None:
         self._file = file
-        self._piece = head
+        self._piece, self._at = head, 0
+        self._step = 0  # what is inflated at once grows within a member, because what is left of it at the member's end is copied
         self._inflater = zlib_ng.decompressobj(31)
         self.position = position  # of the first byte that is not inflated yet
         self.start = position
 
     def open_next(self) -> bool:
         """Goes to the next member; False at the end of the file."""
-        self._fill()
-        if not self._piece:
+        if self._at == len(self._piece) and not self._fill():
             return False
         self.start = self.position
         self._inflater = zlib_ng.decompressobj(31)
+        self._step = _FIRST_BYTES
         return True
 
     def read(self, _wanted: int) -> bytes:
         """Returns the next piece of the member, b"" at its end."""
         while not self._inflater.eof:
-            self._fill()
-            if not self._piece:
+            if self._at == len(self._piece) and not self._fill():
                 if self.position == self.start == 0:
                     return b""  # an empty file
                 raise DamageError(self.start, "the file ends within a gzip member")
@@ -310,18 +317,20 @@ class _Members:
                 return piece
         return b""
 
-    def _fill(self) -> None:
-        if not self._piece:
-            self._piece = self._file.read(_PIECE_BYTES)
+    def _fill(self) -> bool:
+        self._piece, self._at = self._file.read(_PIECE_BYTES), 0
+        return bool(self._piece)
 
     def _inflate(self) -> bytes:
-        before = len(self._piece)
+        step = memoryview(self._piece)[self._at : self._at + self._step]
+        self._step = min(2 * self._step, _PIECE_BYTES)
         try:
-            piece = self._inflater.decompress(self._piece, 8 * _PIECE_BYTES)
+            piece = self._inflater.decompress(step, _INFLATED_BYTES)
         except _InflateError as error:
             raise DamageError(self.start, f"a gzip member is damaged: {error}") from error
-        self._piece = self._inflater.unused_data if self._inflater.eof else self._inflater.unconsumed_tail
-        self.position += before - len(self._piece)
+        used = len(step) - len(self._inflater.unused_data if self._inflater.eof else self._inflater.unconsumed_tail)
+        self._at += used
+        self.position += used
         return piece
 
 
@@ -358,10 +367,10 @@ def _next_record(stream: Stream, begin: int, read_header: ReadHeader, keep_bytes
     header = read_header(stream)
     if isinstance(header, str):
         raise DamageError(begin, header)
-    before = stream.position
-    stream.gather(min(header.length, keep_bytes, _FIRST_BYTES))
-    content = stream.take(header.length, keep_bytes)
-    if stream.position - before < header.length:
-        raise DamageError(begin, f"a record ends after {stream.position - before} of {header.length} bytes")
+    before, length = stream.position, header.length
+    stream.gather(min(length, keep_bytes, _FIRST_BYTES))
+    content = stream.take(length, keep_bytes)
+    if stream.position - before < length:
+        raise DamageError(begin, f"a record ends after {stream.position - before} of {length} bytes")
     stream.skip_line_ends()
     return header, content

@@ -1,7 +1,6 @@
-"""The images that an HTML page names, in page order, and what its owner says against training."""
+"""The images that an HTML page names, in page order, its title, and what its owner says against training."""
 
 import re
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,7 +10,8 @@ from w3lib.encoding import html_body_declared_encoding, http_content_type_encodi
 from filters.opt_out import opt_out_directive
 from pagepairs.urls import resolve_url
 from pipeline.sources.css import background_urls
-from pipeline.sources.records import safe_alt
+from pipeline.sources.html_depth import flatten
+from pipeline.sources.records import safe_alt, safe_text
 
 _LAZY_URLS = (
     *("data-src", "data-original", "data-lazy-src", "data-lazy", "data-original-src", "data-actualsrc", "data-echo", "data-hi-res-src"),
@@ -21,21 +21,10 @@ _LAZY_SETS = ("data-srcset", "data-lazy-srcset", "data-original-set", "data-orig
 _OG_IMAGE = ("og:image", "og:image:url", "og:image:secure_url")
 _IMAGES = ("img", "amp-img")
 _ELEMENTS = 'img, amp-img, picture source, [style*="url(" i]'
+_PARTS = ("base", "link", "meta", "noscript", "style", "title")
+_SELECTOR = f'base[href], head > title, noscript, link[rel~="preload" i][as="image" i], style, meta[content], {_ELEMENTS}'
+_MAX_TITLE_CHARACTERS = 300
 _PICTURE_DEPTH = 3  # elements between an img and its picture, at most
-
-# Browsers nest 512 levels; the time of a conforming parser grows with the square of the depth (100 000 levels: 8 s).
-_MAX_DEPTH = 1_000
-_MANY_TAGS = 20_000
-_TAG = re.compile(r"<(/?)([a-zA-Z][^\s/<>]*)")
-_FLAT_TAGS = frozenset(
-    (
-        *("area", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"),
-        *("p", "li", "td", "th", "tr", "dd", "dt", "option", "tbody", "thead", "tfoot"),
-    )
-)
-_NESTING_TAG = re.compile(
-    r"</?(?!(?:img|base|meta|script|style|title|textarea|xmp|iframe|noembed|noframes|plaintext)[\s/>])[a-zA-Z][^<>]*>?", re.IGNORECASE
-)
 
 # The encodings of the WHATWG standard, by the names that Python gives them: a page must not choose any other codec.
 _ENCODINGS = frozenset(
@@ -51,6 +40,9 @@ _SRCSET_URL = re.compile(r"[\s,]*(\S+)")
 _SRCSET_DESCRIPTORS = re.compile(r"(?:[^,(]++|\([^)]*+\)?)*+")
 
 
+_Nodes = dict[str, list[LexborNode]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageLink:
     """One URL that a page names as an image."""
@@ -61,50 +53,66 @@ class PageLink:
     via: str
 
 
-def page_links(html: bytes, content_type: str | None, page_url: str) -> tuple[list[PageLink], str]:
-    """Returns the images that a page names, and its opt-out directive.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """What a page says.
+
+    The links stand in page order; then preloaded images, backgrounds of style sheets in the page, and og:image. The alternatives of one
+    element share a position: src, srcset, lazy attributes, the sources of the picture around it, the noscript fallback after it, its
+    background. A URL appears once a position.
+    """
+
+    links: list[PageLink]
+    opt_out: str  # "" or the directive of a robots or tdm-reservation meta element
+    title: str  # its white space collapsed, cut to 300 characters
+
+
+def read_page(html: bytes, content_type: str | None, page_url: str) -> Page:
+    """Returns what a page says.
 
     Args:
       html: body of the page, decoded but for its charset.
       content_type: the Content-Type header, for its charset.
       page_url: the URL that relative references start from, unless the page has a base element.
-
-    Returns:
-      links: in page order; then preloaded images, backgrounds of style sheets in the page, and og:image. The alternatives of one element
-        share a position: src, srcset, lazy attributes, the sources of the picture around it, the noscript fallback after it, its
-        background. A URL appears once a position.
-      opt_out: "" or the directive of a robots or tdm-reservation meta element.
     """
-    tree = LexborHTMLParser(_flatten(decode_html(html, content_type)))
-    base = _base_url(tree, page_url)
+    nodes = _nodes(LexborHTMLParser(flatten(utf8_html(html, content_type))))
+    base = _base_url(nodes, page_url)
     links: list[PageLink] = []
     seen: set[tuple[int, str]] = set()
-    elements = list(_elements(tree))
+    elements = list(_elements(nodes))
     free = max((position for position, *_ in elements), default=-1) + 1
-    for position, via, reference, alt in [*elements, *_of_the_page(tree, free)]:
+    for position, via, reference, alt in [*elements, *_of_the_page(nodes, free)]:
         url = resolve_url(reference, base) if reference else None
         if url is not None and (position, url) not in seen:
             seen.add((position, url))
             links.append(PageLink(url=url, position=position, alt=alt, via=via))
-    return links, _opt_out(tree)
+    return Page(links=links, opt_out=_opt_out(nodes), title=_title(nodes))
 
 
-def decode_html(html: bytes, content_type: str | None) -> str:
-    """Returns the text of a page, its charset found as browsers do: byte order mark, HTTP header, meta element, UTF-8, windows-1252."""
+def utf8_html(html: bytes, content_type: str | None) -> bytes:
+    """Returns a page as UTF-8, its charset found as browsers do: byte order mark, HTTP header, meta element, UTF-8, windows-1252."""
     encoding, mark = read_bom(html)
     if encoding is not None and mark is not None:
-        return to_unicode(html[len(mark) :], encoding)
+        return _recode(html[len(mark) :], encoding)
     encoding = http_content_type_encoding(content_type)
     if encoding in _ENCODINGS:
-        return to_unicode(html, encoding)
+        return _recode(html, encoding)
     encoding = html_body_declared_encoding(html[:4096])
     if encoding in _ENCODINGS:
         # A page whose meta element could be read is not UTF-16.
-        return to_unicode(html, "utf-8" if encoding.startswith("utf-16") else encoding)
+        return _recode(html, "utf-8" if encoding.startswith("utf-16") else encoding)
+    return html if _is_utf8(html) else _recode(html, "cp1252")
+
+
+def _recode(html: bytes, encoding: str) -> bytes:
+    return html if (encoding == "utf-8" and _is_utf8(html)) else to_unicode(html, encoding).encode("utf-8", "replace")
+
+
+def _is_utf8(html: bytes) -> bool:
     try:
-        return html.decode("utf-8")
+        return html.isascii() or bool(html.decode())
     except UnicodeDecodeError:
-        return to_unicode(html, "cp1252")
+        return False
 
 
 def srcset_urls(srcset: str) -> list[str]:
@@ -122,41 +130,34 @@ def srcset_urls(srcset: str) -> list[str]:
     return urls
 
 
-def _flatten(text: str) -> str:
-    """Removes the elements that nest from a page that nests deeper than any browser goes; its images then stand one by one."""
-    return _NESTING_TAG.sub("", text) if text.count("<") > _MANY_TAGS and _depth_exceeds(text, _MAX_DEPTH) else text
+def _nodes(tree: LexborHTMLParser) -> _Nodes:
+    """Returns the elements that matter, by tag, in page order; those that may show images under "".
+
+    One walk over the tree finds all of them: a walk over a large page takes as long as a fifth of parsing it.
+    """
+    nodes: _Nodes = {"": [], **{tag: [] for tag in _PARTS}}
+    for node in tree.css(_SELECTOR):
+        tag = node.tag
+        nodes[tag if tag in _PARTS else ""].append(node)
+    return nodes
 
 
-def _depth_exceeds(text: str, limit: int) -> bool:
-    depth = 0
-    open_tags: dict[str, int] = defaultdict(int)
-    for tag in _TAG.finditer(text):
-        name = tag[2].lower()
-        if name in _FLAT_TAGS:
-            continue
-        if not tag[1]:
-            open_tags[name] += 1
-            depth += 1
-            if depth > limit:
-                return True
-        elif open_tags[name]:
-            open_tags[name] -= 1
-            depth -= 1
-    return False
-
-
-def _base_url(tree: LexborHTMLParser, page_url: str) -> str:
-    base = tree.css_first("base[href]")
-    reference = base.attributes.get("href") if base is not None else None
+def _base_url(nodes: _Nodes, page_url: str) -> str:
+    reference = next((base.attributes.get("href") for base in nodes["base"]), None)
     return (resolve_url(reference, page_url) if reference else None) or page_url
 
 
-def _elements(tree: LexborHTMLParser) -> Iterator[tuple[int, str, str, str]]:
+def _title(nodes: _Nodes) -> str:
+    text = next((title.text()[: 2 * _MAX_TITLE_CHARACTERS] for title in nodes["title"]), "")
+    return safe_text(" ".join(text.split())[:_MAX_TITLE_CHARACTERS].rstrip())
+
+
+def _elements(nodes: _Nodes) -> Iterator[tuple[int, str, str, str]]:
     """Yields (position, via, reference, alt) of every image element and every source of a picture, in page order."""
-    fallbacks = _noscript_fallbacks(tree)
+    fallbacks = _noscript_fallbacks(nodes)
     positions: dict[int, int] = {}  # of images and pictures, by node
     count = 0
-    for node in tree.css(_ELEMENTS):
+    for node in nodes[""]:
         picture = _picture_of(node)
         owner = picture if picture is not None else fallbacks.get(node.mem_id, node.mem_id)
         if owner not in positions:
@@ -202,10 +203,10 @@ def _picture_of(node: LexborNode) -> int | None:
     return None
 
 
-def _noscript_fallbacks(tree: LexborHTMLParser) -> dict[int, int]:
+def _noscript_fallbacks(nodes: _Nodes) -> dict[int, int]:
     """Maps the one image of a noscript element to the lazy image (or its picture) directly before that element."""
     owners = {}
-    for noscript in tree.css("noscript"):
+    for noscript in nodes["noscript"]:
         before = noscript.prev
         while before is not None and before.is_text_node and not (before.text_content or "").strip():
             before = before.prev
@@ -224,30 +225,30 @@ def _is_lazy(node: LexborNode) -> bool:
     return not source or source.startswith("data:") or any(name in attributes for name in (*_LAZY_URLS, *_LAZY_SETS))
 
 
-def _of_the_page(tree: LexborHTMLParser, position: int) -> Iterator[tuple[int, str, str, str]]:
+def _of_the_page(nodes: _Nodes, position: int) -> Iterator[tuple[int, str, str, str]]:
     """Yields (position, via, reference, alt) of the images that stand at no place in the page, from a position on."""
-    for via, references in [*_preloaded(tree), *_backgrounds(tree), *_og_images(tree)]:
+    for via, references in [*_preloaded(nodes), *_backgrounds(nodes), *_og_images(nodes)]:
         for reference in references:
             yield position, via, reference, ""
         position += 1
 
 
-def _preloaded(tree: LexborHTMLParser) -> Iterator[tuple[str, list[str]]]:
-    for node in tree.css('link[rel~="preload" i][as="image" i]'):
+def _preloaded(nodes: _Nodes) -> Iterator[tuple[str, list[str]]]:
+    for node in nodes["link"]:
         attributes = node.attributes
         yield "preload", [attributes.get("href") or "", *srcset_urls(attributes.get("imagesrcset") or "")]
 
 
-def _backgrounds(tree: LexborHTMLParser) -> Iterator[tuple[str, list[str]]]:
-    for node in tree.css("style"):
+def _backgrounds(nodes: _Nodes) -> Iterator[tuple[str, list[str]]]:
+    for node in nodes["style"]:
         for urls in background_urls(node.text()):
             yield "css", urls
 
 
-def _og_images(tree: LexborHTMLParser) -> Iterator[tuple[str, list[str]]]:
+def _og_images(nodes: _Nodes) -> Iterator[tuple[str, list[str]]]:
     """Yields the URLs of each og:image: further properties that follow it name the same image."""
     urls: list[str] = []
-    for node in tree.css("meta[content]"):
+    for node in nodes["meta"]:
         attributes = node.attributes
         name = (attributes.get("property") or attributes.get("name") or "").strip().lower()
         if name in _OG_IMAGE and (content := attributes.get("content")):
@@ -259,9 +260,9 @@ def _og_images(tree: LexborHTMLParser) -> Iterator[tuple[str, list[str]]]:
         yield "og", urls
 
 
-def _opt_out(tree: LexborHTMLParser) -> str:
+def _opt_out(nodes: _Nodes) -> str:
     values: dict[str, list[str]] = {"robots": [], "tdm-reservation": []}
-    for node in tree.css("meta[name][content]"):
+    for node in nodes["meta"]:
         attributes = node.attributes
         name = (attributes.get("name") or "").strip().lower()
         if name in values:

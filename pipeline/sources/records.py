@@ -23,6 +23,7 @@ class ScanUnit:
     start: int
     stop: int
     root: str = ""  # the folder that `source` is relative to
+    rows_before: int = 0  # of a table of text: rows of the file before `start`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,7 @@ class PageRecord:
     url: str
     time_ms: int | None = None
     opt_out: str = ""
+    title: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,22 +5,18 @@ webp (bytes); caption, text (alt); position (pos). Image bytes are binary in Par
 """
 
 import binascii
-import csv
-import gzip
 import json
 import os
 import posixpath
 import shlex
-import zlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pagepairs.config import ScanConfig
+from pagepairs.files import parquet_source
 from pagepairs.urls import canonical_page, resolve_url
 from pipeline.sources.folder import read_file
 from pipeline.sources.records import (
@@ -34,47 +30,31 @@ from pipeline.sources.records import (
     safe_alt,
     safe_text,
 )
+from pipeline.sources.table_lines import csv_rows, json_rows, line_columns, line_pieces
+from pipeline.sources.table_rows import COLUMNS, Row, named_columns
 
-_COLUMNS = {
-    "page_url": ("page_url", "page"),
-    "image_url": ("image_url", "url"),
-    "path": ("path", "image_path", "file_name"),
-    "bytes": ("bytes", "image", "image_bytes", "jpg", "jpeg", "png", "webp"),
-    "alt": ("alt", "caption", "text"),
-    "pos": ("pos", "position"),
-}
 _ROWS_PER_UNIT = 20_000
 _ROWS_PER_BATCH = 64
-_LINES_LOOKED_AT = 100
 _MAX_POSITION = 2**31 - 1
-_DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error)
 
 
 class _BadRowError(Exception):
     """A row that cannot be used; the text says why."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Row:
-    """One row under the column names of this module, and where it stands: `label` for messages, `index` counts all rows."""
-
-    label: str
-    index: int
-    values: dict[str, Any]
-    error: str = ""  # why the row cannot be parsed
-
-
-def find_pieces(path: str, _config: ScanConfig) -> list[tuple[int, int]]:
-    """Returns the runs of row groups (Parquet) or bytes (all others) that a table is read in.
+def find_pieces(path: str, _config: ScanConfig) -> list[tuple[int, ...]]:
+    """Returns the runs of row groups (Parquet) or bytes (all others) that a table is read in, these with the number of rows before.
 
     Raises:
       ValueError: if the columns do not say which image stands on which page.
     """
     if not path.lower().endswith(".parquet"):
-        _check_columns(path, _line_columns(path))
-        return [(0, os.path.getsize(path))]
+        _check_columns(path, line_columns(path))
+        return [*line_pieces(path)]
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(parquet_source(path))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} has a column whose name is no text in UTF-8: {error}; give it another name") from error
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} is no Parquet file: {error}") from error
     with file:
@@ -92,13 +72,13 @@ def read_table(unit: ScanUnit, config: ScanConfig) -> Iterator[Record]:
             yield ErrorRecord(reason="broken_record", detail=f"{unit.source} {row.label}: {error}")
 
 
-def _rows(unit: ScanUnit) -> Iterator[_Row]:
+def _rows(unit: ScanUnit) -> Iterator[Row]:
     name = unit.path.lower()
     read = next(read for suffix, read in _READERS.items() if name.endswith(suffix))
     return read(unit)
 
 
-def _read_row(unit: ScanUnit, row: _Row, pages: set[str], max_bytes: int) -> Iterator[Record]:
+def _read_row(unit: ScanUnit, row: Row, pages: set[str], max_bytes: int) -> Iterator[Record]:
     values = row.values
     if row.error:
         raise _BadRowError(row.error)
@@ -143,7 +123,7 @@ def _position(values: dict[str, Any], index: int) -> int:
     return position
 
 
-def _image(unit: ScanUnit, row: _Row, url: str, max_bytes: int) -> ImageRecord:
+def _image(unit: ScanUnit, row: Row, url: str, max_bytes: int) -> ImageRecord:
     path, value = row.values.get("path"), row.values.get("bytes")
     if path is not None and path != "":
         return _image_at(unit, str(path), url, max_bytes)
@@ -174,8 +154,8 @@ def _image_at(unit: ScanUnit, path: str, url: str, max_bytes: int) -> ImageRecor
     return read_file(os.path.join(unit.root, relative), url=url, source=prefix + relative, max_bytes=max_bytes)
 
 
-def _row_group_runs(rows: list[int]) -> list[tuple[int, int]]:
-    runs, start, count = [], 0, 0
+def _row_group_runs(rows: list[int]) -> list[tuple[int, ...]]:
+    runs, start, count = list[tuple[int, ...]](), 0, 0
     for index, size in enumerate(rows):
         if index > start and count + size > _ROWS_PER_UNIT:
             runs.append((start, index))
@@ -184,16 +164,10 @@ def _row_group_runs(rows: list[int]) -> list[tuple[int, int]]:
     return [*runs, (start, len(rows))]
 
 
-def _named(columns: list[str]) -> dict[str, str]:
-    """Maps the names of this module to the names in the table: the first that it has."""
-    found = {name: next((other for other in others if other in columns), None) for name, others in _COLUMNS.items()}
-    return {name: other for name, other in found.items() if other is not None}
-
-
 def _check_columns(path: str, columns: list[str] | None) -> None:
     if columns is None:  # no rows at all: an empty crawl
         return
-    named = _named(columns)
+    named = named_columns(columns)
     missing = [name for name in ("page_url", "image_url") if name not in named]
     if missing:
         raise ValueError(
@@ -218,7 +192,7 @@ def _fetch_command(path: str, named: dict[str, str]) -> str:
 
 def _parquet_columns(schema: pa.Schema) -> list[str]:
     """Returns the columns that can be used: one that is named like image bytes but holds something else is none."""
-    return [field.name for field in schema if field.name not in _COLUMNS["bytes"] or _holds_bytes(field.type)]
+    return [field.name for field in schema if field.name not in COLUMNS["bytes"] or _holds_bytes(field.type)]
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:
@@ -227,9 +201,9 @@ def _holds_bytes(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
-def _parquet_rows(unit: ScanUnit) -> Iterator[_Row]:
-    with pq.ParquetFile(unit.path) as file:
-        named = _named(_parquet_columns(file.schema_arrow))
+def _parquet_rows(unit: ScanUnit) -> Iterator[Row]:
+    with pq.ParquetFile(parquet_source(unit.path)) as file:
+        named = named_columns(_parquet_columns(file.schema_arrow))
         index = sum(file.metadata.row_group(group).num_rows for group in range(unit.start))
         batches = file.iter_batches(_ROWS_PER_BATCH, row_groups=list(range(unit.start, unit.stop)), columns=list(named.values()))
         try:
@@ -238,10 +212,10 @@ def _parquet_rows(unit: ScanUnit) -> Iterator[_Row]:
                     row: dict[str, Any] = {name: values.get(column) for name, column in named.items()}
                     if isinstance(row.get("bytes"), dict):
                         row["bytes"] = row["bytes"]["bytes"]
-                    yield _Row(label=f"row {index}", index=index, values=row, error=error)
+                    yield Row(label=f"row {index}", index=index, values=row, error=error)
                     index += 1
         except (pa.ArrowException, OSError) as damage:
-            yield _Row(label=f"after row {index}", index=index, values={}, error=str(damage))
+            yield Row(label=f"after row {index}", index=index, values={}, error=str(damage))
 
 
 def _batch_values(batch: pa.RecordBatch) -> list[tuple[dict[str, Any], str]]:
@@ -254,95 +228,10 @@ def _batch_values(batch: pa.RecordBatch) -> list[tuple[dict[str, Any], str]]:
     return [row for index in range(batch.num_rows) for row in _batch_values(batch.slice(index, 1))]
 
 
-def _open_lines(path: str) -> Any:
-    return gzip.open(path, "rb") if path.lower().endswith(".gz") else open(path, "rb")
-
-
-def _csv_reader(file: Iterable[str], path: str) -> Any:
-    csv.field_size_limit(2**31 - 1)
-    return csv.reader(file, delimiter="\t" if path.lower().endswith(".tsv") else ",", strict=True)
-
-
-def _line_columns(path: str) -> list[str] | None:
-    if path.lower().endswith((".csv", ".tsv")):
-        return _csv_columns(path)
-    columns: dict[str, None] = {}
-    lines = 0
-    with _open_lines(path) as file, suppress(*_DAMAGE):  # whoever reads the table reports it
-        for line, _ in zip(file, range(_LINES_LOOKED_AT), strict=False):
-            if line.strip():
-                lines += 1
-                columns |= dict.fromkeys(_parse_json(line)[0])
-    return list(columns) if lines else None
-
-
-def _csv_columns(path: str) -> list[str] | None:
-    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-        try:
-            return next(_csv_reader(file, path))  # type: ignore[no-any-return]
-        except StopIteration:
-            return None
-        except csv.Error as error:
-            raise ValueError(f"{path} does not begin with the names of its columns: {error}") from error
-
-
-def _parse_json(line: bytes) -> tuple[dict[str, Any], str]:
-    """Returns the usable columns of a line, and what is wrong with it."""
-    try:
-        values = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        return {}, f"no JSON: {error}"
-    if not isinstance(values, dict):
-        return {}, "no JSON object"
-    return {name: value for name, value in values.items() if name not in _COLUMNS["bytes"] or isinstance(value, str)}, ""
-
-
-def _json_rows(unit: ScanUnit) -> Iterator[_Row]:
-    index = 0
-    with _open_lines(unit.path) as file:
-        try:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    values, error = _parse_json(line)
-                    row = {name: values[column] for name, column in _named(list(values)).items()}
-                    yield _Row(label=f"line {number}", index=index, values=row, error=error)
-                    index += 1
-        except _DAMAGE as damage:
-            yield _Row(label=f"after row {index}", index=index, values={}, error=str(damage))
-
-
-def _csv_rows(unit: ScanUnit) -> Iterator[_Row]:
-    with open(unit.path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = _csv_reader(file, unit.path)
-        columns: list[str] = next(reader, [])
-        named = {name: columns.index(column) for name, column in _named(columns).items()}
-        index = 0
-        while True:
-            try:
-                fields = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as damage:
-                values, error = dict[str, str](), str(damage)
-            else:
-                if not fields:
-                    continue
-                values, error = _csv_values(fields, len(columns), named)
-            yield _Row(label=f"line {reader.line_num}", index=index, values=values, error=error)
-            index += 1
-
-
-def _csv_values(fields: list[str], columns: int, named: dict[str, int]) -> tuple[dict[str, str], str]:
-    if len(fields) != columns:
-        return {}, f"{len(fields)} fields, {columns} columns"
-    values = {name: fields[column] for name, column in named.items()}
-    return (values, "") if all(safe_text(value) == value for value in values.values()) else ({}, "not UTF-8")
-
-
-_READERS: dict[str, Callable[[ScanUnit], Iterator[_Row]]] = {
+_READERS: dict[str, Callable[[ScanUnit], Iterator[Row]]] = {
     ".parquet": _parquet_rows,
-    ".csv": _csv_rows,
-    ".tsv": _csv_rows,
-    ".jsonl": _json_rows,
-    ".jsonl.gz": _json_rows,
+    ".csv": csv_rows,
+    ".tsv": csv_rows,
+    ".jsonl": json_rows,
+    ".jsonl.gz": json_rows,
 }

@@ -1,7 +1,6 @@
 """WACZ files: zip archives of WARC files. A stored member is read in place, a compressed one is spilled."""
 
 import itertools
-import os
 import struct
 import zipfile
 from collections.abc import Iterator
@@ -9,6 +8,8 @@ from contextlib import ExitStack
 from typing import Any
 
 from pagepairs.config import ScanConfig
+from pagepairs.files import open_read
+from pagepairs.stores import size_of
 from pipeline.sources.frames import Inflated, Window, find_cuts
 from pipeline.sources.records import ErrorRecord, Record, ScanUnit
 from pipeline.sources.warc import read_archive, read_warc_header
@@ -22,10 +23,10 @@ _DAMAGE = (zipfile.BadZipFile, NotImplementedError, OverflowError, EOFError, OSE
 def find_pieces(path: str, _config: ScanConfig) -> list[tuple[int, int]]:
     """Returns the byte ranges of the WARC files in a WACZ; a stored one that is long is cut. A damaged one is one range."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_read(path) as file, zipfile.ZipFile(file) as archive:
             members = _members(archive)
     except _DAMAGE:
-        return [(0, os.path.getsize(path))]
+        return [(0, size_of(path))]
     pieces = []
     for start, stop, member in members:
         stored = member.compress_type == zipfile.ZIP_STORED
@@ -37,7 +38,7 @@ def read_wacz(unit: ScanUnit, config: ScanConfig) -> Iterator[Record]:
     """Yields what one WARC file of a WACZ holds, as `read_warc` does."""
     with ExitStack() as files:
         try:
-            file = files.enter_context(open(unit.path, "rb"))
+            file = files.enter_context(open_read(unit.path))
             archive = files.enter_context(zipfile.ZipFile(file))
             found = next((found for found in _members(archive) if found[0] <= unit.start < found[1]), None)
             if found is None:

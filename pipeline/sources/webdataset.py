@@ -1,13 +1,14 @@
 """Tars of samples, as webdataset and img2dataset write them: the members of a sample share all of their name before its first dot."""
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from pagepairs.config import ScanConfig
+from pagepairs.files import open_read
+from pagepairs.stores import size_of
 from pagepairs.urls import canonical_page, resolve_url
 from pipeline.sources import frames
 from pipeline.sources.folder import IMAGE_SUFFIXES, file_url
@@ -42,10 +43,10 @@ def find_pieces(path: str, config: ScanConfig) -> list[tuple[int, int]]:
       ValueError: if no sample at the beginning says which page its image stands on.
     """
     _check_pages(path, config)
-    size = os.path.getsize(path)
+    size = size_of(path)
     cuts = [0]
     if size > frames.CUT_BYTES and not _is_compressed(path):
-        with open(path, "rb") as file:
+        with open_read(path) as file:
             try:
                 for member in tar_members(file):
                     if member.offset - cuts[-1] >= frames.CUT_BYTES:
@@ -257,5 +258,5 @@ def _is_compressed(path: str) -> bool:
 
 @contextmanager
 def _open(path: str) -> Iterator[Readable]:
-    with open(path, "rb") as file:
+    with open_read(path) as file:
         yield Gunzipped(file) if _is_compressed(path) else file

@@ -28,7 +28,7 @@
       views[place.dataset.chart]?.finalize();
       views[place.dataset.chart] = (await vegaEmbed(place, spec, options)).view;
     }
-    for (const view of [views.similarity, views.compare]) {
+    for (const view of ["similarity", "compare", "encoder-0", "encoder-1", "encoders"].map((name) => views[name])) {
       await view?.signal("keptColour", colour("--kept")).signal("droppedColour", colour("--drop")).signal("inkColour", colour("--ink")).runAsync();
     }
     if (views.similarity) await showHistogram();
@@ -174,10 +174,10 @@
       caption.classList.toggle("none", !text);
       figure.querySelector(".size").textContent = row[`${side}_size`];
     });
-    article.querySelector(".value").textContent = row.similarity.toFixed(3);
+    article.querySelector(".value").textContent = row.value ?? row.similarity.toFixed(3);
     const link = article.querySelector("a");
     if (row.link) link.href = row.link;
-    link.title = `${row.page} (${row.images} images)`;
+    link.title = row.images ? `${row.page} (${row.images} images)` : row.page;
     link.firstElementChild.textContent = row.page;
     return article;
   }
@@ -261,6 +261,7 @@
 
   function fillDrops() {
     for (const rail of document.querySelectorAll("[data-reason]")) fill(rail, data.examples.filter((row) => row.reasons.includes(rail.dataset.reason)));
+    for (const rail of document.querySelectorAll("[data-nearer]")) fill(rail, data.disagreements.filter((row) => row.nearer === rail.dataset.nearer));
     for (const place of document.querySelectorAll("[data-picture]")) {
       const [source] = data.thumbnails[place.dataset.picture] ?? [];
       if (!source) continue;

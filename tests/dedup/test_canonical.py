@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dedup.canonical import CANONICAL, choose_canonical
+from dedup.canonical import choose_canonical
 from pagepairs.records import IMAGES, rows_to_table
 
 BLANK = dict.fromkeys(IMAGES.names, "") | {"pdq": b"\0" * 32, "texture": 100, "time": None}
@@ -20,41 +20,59 @@ def image(image_id: str, **facts: object) -> dict[str, object]:
 def chosen(rows: list[dict]) -> dict[tuple, tuple]:
     """What the product says of each row, by what names the row."""
     table = choose_canonical(rows_to_table(rows, IMAGES)).to_pylist()
-    return {
-        _name(row): (row["canonical_id"], *(row[f"canonical_{name}"] for name in CANONICAL), row["reason"], row["pixels"]) for row in table
-    }
+    names = ("canonical_id", "reason", "detail", "group_reason", "stands", "pixels")
+    return {_name(row): tuple(row[name] for name in names) for row in table}
 
 
 def _name(row: dict) -> tuple:
     return row["image_id"], row["source"], row["offset"], row["url_key"]
 
 
+def _rank(row: dict) -> tuple:
+    return -row["width"] * row["height"], -row["bytes"], row["image_id"], row["source"], row["offset"], row["url_key"]
+
+
+def _equal(a: dict, b: dict) -> bool:
+    bits = (int.from_bytes(a["pdq"], "big") ^ int.from_bytes(b["pdq"], "big")).bit_count()
+    return a["phash"] == b["phash"] and bits <= 48 and min(a["texture"], b["texture"]) >= 50
+
+
 def slowly_chosen(rows: list[dict]) -> dict[tuple, tuple]:
-    """Every row against every row."""
+    """Every row against every kept row."""
+    stands: dict[str, dict] = {}
+    kept: list[dict] = []
+    for row in sorted(rows, key=_rank):
+        if row["image_id"] not in stands:
+            stands[row["image_id"]] = next((other for other in kept if _equal(row, other)), row)
+            kept += [row] * (stands[row["image_id"]] is row)
     found = {}
     for row in rows:
-        group = [other for other in rows if other["phash"] == row["phash"]]
-        best = min(group, key=lambda r: (-r["width"] * r["height"], -r["bytes"], r["image_id"], r["source"], r["offset"], r["url_key"]))
-        removed = any(other["reason"] for other in group)
-        reason = row["reason"] or ("copy_removed" if removed else "")
-        found[_name(row)] = (best["image_id"], *(best[name] for name in CANONICAL), reason, row["width"] * row["height"])
+        best = stands[row["image_id"]]
+        group = [other for other in rows if stands[other["image_id"]] is best]
+        reason = min({other["reason"] for other in group} - {""}, default="")
+        own = row["reason"] or ("copy_removed" if reason else "")
+        detail = reason if own == "copy_removed" else ""
+        found[_name(row)] = (best["image_id"], own, detail, reason, row is best, row["width"] * row["height"])
     return found
+
+
+def _row(n: int, source: str, offset: int, key: str, reason: str) -> dict:
+    """A capture; size, hashes and texture follow from which image it is."""
+    pdq = [0, (1 << 30) - 1, (1 << 60) - 1][n % 3].to_bytes(32, "big")
+    facts = {"width": 1 + n % 2, "bytes": n // 2, "phash": [0, 2**64 - 1][n // 6], "pdq": pdq, "texture": 49 if n == 5 else 50}
+    return image(f"{n:064x}", source=source, offset=offset, url_key=key, reason=reason, **facts)
 
 
 IMAGE_ROWS = st.lists(
     st.builds(
-        lambda n, side, source, offset, key, phash, reason: image(
-            f"{n:064x}", width=side, height=3, bytes=n // 2, source=source, offset=offset, url_key=key, phash=phash, reason=reason
-        ),
-        st.integers(0, 5),
-        st.integers(1, 3),
+        _row,
+        st.integers(0, 9),
         st.sampled_from("ab"),
         st.integers(0, 1),
         st.sampled_from("xy"),
-        st.sampled_from([0, 1, 2**63, 2**64 - 1]),
-        st.sampled_from(["", "", "", "opt_out", "blocked"]),
+        st.sampled_from(["", "", "", "", "", "", "opt_out", "blocked"]),
     ),
-    max_size=12,
+    max_size=14,
     unique_by=_name,
 )
 
@@ -86,7 +104,7 @@ def test_more_pixels_then_more_bytes_then_the_lower_id(better: dict, worse: dict
 
 def test_one_id_has_its_lowest_reference() -> None:
     rows = [image("a" * 64, source=s, offset=o, url_key=f"{s}{o}") for s, o in (("b", 0), ("a", 9), ("a", 10))]
-    assert {entry[1:3] for entry in chosen(rows).values()} == {("a", 9)}
+    assert [name[1:3] for name, entry in chosen(rows).items() if entry[4]] == [("a", 9)]
 
 
 def test_pixels_beyond_32_bits_count() -> None:
@@ -96,13 +114,50 @@ def test_pixels_beyond_32_bits_count() -> None:
 
 def test_a_whole_group_goes_with_one_member_and_no_other_group_does() -> None:
     rows = [image("a" * 64), image("b" * 64, reason="blocked"), image("c" * 64, reason="opt_out"), image("d" * 64, phash=8)]
-    assert {name[0][0]: entry[-2] for name, entry in chosen(rows).items()} == {"a": "copy_removed", "b": "blocked", "c": "opt_out", "d": ""}
+    found = {name[0][0]: entry[1:4] for name, entry in chosen(rows).items()}
+    assert found == {
+        "a": ("copy_removed", "blocked", "blocked"),
+        "b": ("blocked", "", "blocked"),
+        "c": ("opt_out", "", "blocked"),
+        "d": ("", "", ""),
+    }
+
+
+def test_any_reason_takes_the_copies_with_it() -> None:
+    found = chosen([image("a" * 64), image("b" * 64, reason="benchmark_match")])
+    assert {name[0][0]: entry[1:3] for name, entry in found.items()} == {
+        "a": ("copy_removed", "benchmark_match"),
+        "b": ("benchmark_match", ""),
+    }
+
+
+@pytest.mark.parametrize(("bits", "ids"), [(48, ["a"]), (49, ["a", "b"])])
+def test_an_equal_hash_needs_a_pdq_within_48_bits(bits: int, ids: list[str]) -> None:
+    rows = [image("a" * 64), image("b" * 64, pdq=((1 << bits) - 1).to_bytes(32, "big"))]
+    assert sorted({entry[0][0] for entry in chosen(rows).values()}) == ids
+
+
+@pytest.mark.parametrize(("texture", "ids"), [(50, ["a"]), (49, ["a", "b"])])
+def test_flat_images_have_no_copies_but_those_of_the_same_bytes(texture: int, ids: list[str]) -> None:
+    rows = [image("a" * 64, texture=texture), image("b" * 64, texture=texture), image("b" * 64, texture=texture, offset=9)]
+    assert sorted({entry[0][0] for entry in chosen(rows).values()}) == ids
+
+
+def test_members_are_near_the_image_that_stands_for_them_not_near_each_other() -> None:
+    """Three images of one pHash in a row, 40 bits of PDQ apart: the best is the one in the middle, or one at the end."""
+    pdq = [((1 << bits) - 1).to_bytes(32, "big") for bits in (0, 40, 80)]
+    for sizes, groups in (((10, 20, 10), {"1": "012"}), ((20, 10, 10), {"0": "01", "2": "2"})):
+        rows = [image(f"{n}" * 64, width=width, pdq=pdq[n]) for n, width in enumerate(sizes)]
+        found: dict[str, str] = {}
+        for name, entry in sorted(chosen(rows).items()):
+            found[entry[0][0]] = found.get(entry[0][0], "") + name[0][0]
+        assert found == groups
 
 
 def test_no_rows() -> None:
     table = choose_canonical(IMAGES.empty_table())
     assert table.num_rows == 0
-    assert {"canonical_id", "pixels", *(f"canonical_{name}" for name in CANONICAL)} < set(table.column_names)
+    assert {"canonical_id", "pixels", "detail", "group_reason", "stands"} < set(table.column_names)
 
 
 def test_rows_in_several_chunks_are_one_group() -> None:

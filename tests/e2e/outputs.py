@@ -75,10 +75,10 @@ def assert_conserved(output: Path, encoder: str = "builtin") -> None:
     counts = {stage: counters(output, dataset) for stage, dataset in stages.items()}
     for stage, count in counts.items():
         assert count["in"] == count["kept"] + sum(count["dropped"].values()) + count["errors"], stage
-    for stage in ("scan", "embed", "pair", "shard"):
-        assert drop_reasons(output, stage) == counts[stage]["dropped"], stage
-        assert sum(row["error"] for row in rows(output, f"drops/{stage}")) == counts[stage]["errors"], stage
-        assert {row["stage"] for row in rows(output, f"drops/{stage}")} <= {stage}
+    for stage, name in (("scan", "scan"), ("embed", f"embed-{encoder}"), ("pair", "pair"), ("shard", "shard")):
+        assert drop_reasons(output, name) == counts[stage]["dropped"], stage
+        assert sum(row["error"] for row in rows(output, f"drops/{name}")) == counts[stage]["errors"], stage
+        assert {row["stage"] for row in rows(output, f"drops/{name}")} <= {stage}
     images, units, vectors = rows(output, "images"), rows(output, "units"), rows(output, stages["embed"])
     assert counts["scan"]["kept"] == sum(row["reason"] == "" for row in images)
     for reason in ("opt_out", "blocked"):

@@ -43,7 +43,9 @@ def test_the_same_command_again_keeps_every_stage(site_files: list[Path], copied
 def test_another_band_redoes_pair_and_shard_and_says_so(
     site_files: list[Path], site_run: Path, copied_run: Path, tmp_path: Path, pagepairs
 ) -> None:
-    kept = places(copied_run, "images", "pages", "links", "aliases", "units", "embeddings", "drops/scan", "drops/embed", ".work/scan")
+    kept = places(
+        copied_run, "images", "pages", "links", "aliases", "units", "embeddings", "drops/scan", "drops/embed-builtin", ".work/scan"
+    )
     done = pagepairs("run", "--input", *site_files, "--output", copied_run, "--encoder", "builtin", "--low", 0.7, "--high", 0.8)
     assert (done.code, kept_stages(done.err), rebuilt_stages(done.err)) == (0, ["scan", "embed"], ["pair", "shard"]), done.err
     assert kept == {path: inode for path, inode in places(copied_run, ".").items() if path in kept}

@@ -160,12 +160,13 @@ def clip_small(folder: Path, name: str = "clip-small-for-tests") -> Small:
     )
 
 
+_GATED = dinov3.Shape(width=64, inner=128, layers=2, heads=2, gated=True, bias=False)
 FAMILIES: dict[str, Callable[[Path], Small]] = {
     "dinov2": lambda folder: dinov2_small(folder, dinov2.Shape(width=48, layers=2, heads=3)),
     "dinov2-reg": lambda folder: dinov2_small(folder, dinov2.Shape(width=48, layers=2, heads=3, registers=4)),
-    "dinov2-giant": lambda folder: dinov2_small(folder, dinov2.Shape(width=48, layers=2, heads=3, swiglu=True)),
+    "dinov2-giant": lambda folder: dinov2_small(folder, dinov2.Shape(width=48, layers=2, heads=3, swiglu=True), "dinov2-giant"),
     "dinov3": lambda folder: dinov3_small(folder, dinov3.Shape(width=64, inner=128, layers=2, heads=2)),
-    "dinov3-gated": lambda folder: dinov3_small(folder, dinov3.Shape(width=64, inner=128, layers=2, heads=2, gated=True, bias=False)),
+    "dinov3-gated": lambda folder: dinov3_small(folder, _GATED, "dinov3-gated"),
     "siglip": siglip_small,
     "clip": clip_small,
     "mae": lambda folder: mae_small(folder, mae.Shape(width=48, layers=2, heads=3)),

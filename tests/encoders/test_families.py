@@ -110,3 +110,33 @@ def test_features_are_the_tensors_behind_embed_and_a_trainer_can_use_them(encode
     layer = torch.nn.Linear(tokens_BNC.shape[2], 3)
     layer(tokens_BNC).sum().backward()
     np.testing.assert_allclose(layer.weight.grad[0].numpy(), tokens_BNC.sum((0, 1)).numpy(), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_compiled_agrees(small: Small, encoder: TorchEncoder, pictures: list[np.ndarray]) -> None:
+    compiled = load(small, compile=True)
+    images = [encoder.preprocess(rgb) for rgb in pictures[:4]]
+    np.testing.assert_allclose(embed_all(compiled, images, batch_size=2), embed_all(encoder, images, batch_size=2), atol=1e-5)
+    assert compiled.digest == encoder.digest | {"engine": "torch, compiled"}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+def test_gpu_agrees_with_cpu(small: Small, encoder: TorchEncoder, pictures: list[np.ndarray]) -> None:
+    images = [encoder.preprocess(rgb) for rgb in pictures[:8]]
+    expected_ND = embed_all(encoder, images, batch_size=4)
+    exact, half = load(small, device="cuda", dtype="float32"), load(small, device="auto")
+    np.testing.assert_allclose(embed_all(exact, images, batch_size=4), expected_ND, atol=1e-4)
+    assert (half.device.type, half.digest["dtype"]) == ("cuda", "bfloat16")
+    assert (embed_all(half, images, batch_size=4) * expected_ND).sum(1).min() > 0.999
+    vector_BD, tokens_BNC = half.features(torch.from_numpy(np.stack(images)).to(half.device))
+    assert (vector_BD.device.type, tokens_BNC.dtype) == ("cuda", torch.float32)
+
+
+def test_clip_has_its_weights_cast_where_the_others_run_under_autocast(small: Small) -> None:
+    half = load(small, dtype="bfloat16")
+    kinds = {weights.dtype for weights in half.network.parameters()}
+    assert kinds == ({torch.bfloat16} if small.name.startswith("clip") else {torch.float32})
+    autocast: list[bool] = []
+    half.network.body.register_forward_pre_hook(lambda *_: autocast.append(torch.is_autocast_enabled("cpu")))
+    half.embed(np.zeros((1, 224, 224, 3), np.uint8))
+    assert autocast == [not small.name.startswith("clip")]

@@ -5,7 +5,7 @@ from harness import PACKAGES, fuzz
 
 with atheris.instrument_imports(include=PACKAGES):
     from pagepairs.urls import canonical_page, episode_page, host_of, resolve_url, url_key
-    from pipeline.sources.html import page_links, srcset_urls
+    from pipeline.sources.html import read_page, srcset_urls
 
 PAGE = "https://a.example/folder/page?x=1"
 
@@ -13,8 +13,10 @@ PAGE = "https://a.example/folder/page?x=1"
 def target(data: bytes) -> None:
     """The first line is the Content-Type, the rest the page; the whole is a srcset and a URL, too."""
     content_type, _, html = data.partition(b"\n")
-    links, opt_out = page_links(html, content_type.decode("latin-1") or None, PAGE)
-    opt_out.encode("utf-8")
+    page = read_page(html, content_type.decode("latin-1") or None, PAGE)
+    links = page.links
+    page.opt_out.encode("utf-8")
+    assert page.title == " ".join(page.title.split())
     positions = [link.position for link in links]
     assert len({(link.position, link.url) for link in links}) == len(links)
     assert positions == sorted(positions) or any(link.via == "lazy" or link.via == "picture" or link.via == "srcset" for link in links)

@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -32,14 +33,56 @@ def closure(aliases: list[tuple[str, str]]) -> set[tuple[str, str]]:
     return {pair for pair in reached if pair[0] != pair[1]}
 
 
+def rank(row: Row) -> tuple[Any, ...]:
+    """The total order of images, best first."""
+    return -row["width"] * row["height"], -row["bytes"], row["image_id"], row["source"], row["offset"], row["url_key"]
+
+
+def bits(a: bytes, b: bytes) -> int:
+    return (int.from_bytes(a, "big") ^ int.from_bytes(b, "big")).bit_count()
+
+
+def is_near(a: Row, b: Row) -> bool:
+    """Whether two images are near copies that share a band of 16 bits."""
+    differing = a["phash"] ^ b["phash"]
+    shared = any(not (differing >> shift) & 0xFFFF for shift in (0, 16, 32, 48))
+    return shared and differing.bit_count() <= 6 and bits(a["pdq"], b["pdq"]) <= 48 and min(a["texture"], b["texture"]) >= 50
+
+
+def stars(images: list[Row], near: Callable[[Row, Row], bool]) -> dict[str, Row]:
+    """By id, the image that stands for each: in the total order, the first kept one that is near."""
+    kept: list[Row] = []
+    found: dict[str, Row] = {}
+    for row in images:
+        found[row["image_id"]] = next((other for other in kept if near(row, other)), row)
+        kept += [row] * (found[row["image_id"]] is row)
+    return found
+
+
 def canonical(images: list[Row]) -> list[Row]:
     """Adds to every capture the image that stands for it, and the verdict over its group."""
+    first = {row["image_id"]: row for row in sorted(images, key=rank, reverse=True)}
+    ranked = sorted(first.values(), key=rank)
+
+    def is_equal(a: Row, b: Row) -> bool:
+        return a["phash"] == b["phash"] and is_near(a, b)
+
+    equal = stars(ranked, is_equal)
+    own: dict[str, set[str]] = {}  # reasons of each group of equal hashes
+    for row in images:
+        own.setdefault(equal[row["image_id"]]["image_id"], set()).update({row["reason"]} - {""})
+    nodes = [row for row in ranked if row["image_id"] in own]
+    best = stars(nodes, is_near)
     found = []
     for row in images:
-        group = [other for other in images if other["phash"] == row["phash"]]
-        best = min(group, key=lambda r: (-r["width"] * r["height"], -r["bytes"], r["image_id"], r["source"], r["offset"], r["url_key"]))
-        verdict = row["reason"] or ("copy_removed" if any(other["reason"] for other in group) else "")
-        found.append(row | {"best": best, "verdict": verdict, "pixels": row["width"] * row["height"]})
+        node = equal[row["image_id"]]
+        star = best[node["image_id"]]
+        mates = [other for other in nodes if best[other["image_id"]] is star or is_near(other, node)]
+        causes = set().union(*(own[other["image_id"]] for other in mates))
+        causes = own[node["image_id"]] or causes
+        verdict = row["reason"] or ("copy_removed" if causes else "")
+        cause = min(causes, default="") if verdict == "copy_removed" else row["reason"]
+        found.append(row | {"best": star, "verdict": verdict, "cause": cause, "pixels": row["width"] * row["height"]})
     return found
 
 
@@ -72,9 +115,8 @@ def _time(value: int | None) -> int:
 def _verdict(capture: Row | None, dropped: list[str]) -> tuple[str, str]:
     if capture is None:
         return ("image_dropped", dropped[0]) if dropped else ("not_in_crawl", "")
-    if capture["verdict"] in ("", "copy_removed"):
-        return capture["verdict"], ""
-    return "image_dropped", capture["verdict"]
+    reason = capture["verdict"] if capture["verdict"] in ("", "copy_removed") else "image_dropped"
+    return reason, capture["cause"]
 
 
 def appear(rows: list[Row], crawl: Crawl, config: PairConfig) -> None:
@@ -106,7 +148,7 @@ def slowly_chosen(rows: list[Row], captures: list[Row]) -> list[Row]:
     for row in spoken:
         elements.setdefault((row["page_key"], row["page_url"], row["capture"], row["position"]), []).append(row)
 
-    def rank(row: Row) -> tuple[Any, ...]:
+    def best_first(row: Row) -> tuple[Any, ...]:
         missing, unknown = row["reason"] != "", row["reason"] == "not_in_crawl"
         # No id sorts behind all ids.
         return (
@@ -121,7 +163,7 @@ def slowly_chosen(rows: list[Row], captures: list[Row]) -> list[Row]:
             row["alt"],
         )
 
-    return [min(elements[key], key=rank) for key in sorted(elements)]
+    return [min(elements[key], key=best_first) for key in sorted(elements)]
 
 
 def set_episode_reasons(references: list[Row]) -> None:
@@ -138,6 +180,25 @@ def set_episode_reasons(references: list[Row]) -> None:
         alone = [row for row in members if not row["reason"]]
         if len(alone) == 1:
             alone[0]["reason"] = "single_image"
+
+
+def set_mirrors(references: list[Row]) -> None:
+    """Of pages with the same images only the one with the lowest key stays."""
+    pages: dict[str, list[Row]] = {}
+    for row in references:
+        if not row["reason"]:
+            pages.setdefault(row["page_key"], []).append(row)
+    shown: dict[frozenset[str], str] = {}
+    for page, members in sorted(pages.items()):
+        first = shown.setdefault(frozenset(row["image_id"] for row in members), page)
+        for row in members if first != page else []:
+            row["reason"], row["detail"] = "same_images_as_other_page", min(other["page_url"] for other in lowest_images(pages[first]))
+
+
+def lowest_images(members: list[Row]) -> list[Row]:
+    """The references of a page's lowest id."""
+    lowest = min(row["image_id"] for row in members)
+    return [row for row in members if row["image_id"] == lowest]
 
 
 def set_page_cap(rows: list[Row], config: PairConfig) -> None:
@@ -211,6 +272,7 @@ def slow_pair(crawl: Crawl, config: PairConfig, low: float = LOW, high: float = 
     set_page_cap(rows, config)
     references = slowly_chosen(rows, crawl.rows["pages"])
     set_episode_reasons(references)
+    set_mirrors(references)
     pages: dict[str, list[Row]] = {}
     for row in references:
         if not row["reason"]:

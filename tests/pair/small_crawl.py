@@ -16,10 +16,11 @@ from pagepairs.files import FileInfo, write_parquet
 from pagepairs.keys import text_key
 from pagepairs.manifest import Manifest, write_manifest
 from pagepairs.records import ALIASES, DROPS, IMAGES, LINKS, PAGES, embeddings_schema, rows_to_table
-from pipeline.jobs import Outcome, merge_outcomes, part_name, pipeline_options
+from pipeline.jobs import Outcome, merge_outcomes, part_name
 from pipeline.pair import pair_up
 from pipeline.pair_job import PairJob
 from pipeline.progress import Meter
+from pipeline.runners import pipeline_options
 
 Row = dict[str, Any]
 SCHEMAS = {"images": IMAGES, "pages": PAGES, "links": LINKS, "aliases": ALIASES, "drops/scan": DROPS}
@@ -69,7 +70,9 @@ class Crawl:
 
     def capture(self, page: str, *, reason: str = "") -> None:
         """Adds a capture of https://PAGE that names no image."""
-        self.rows["pages"].append({"page_url": f"https://{page}", "time": 0, "opt_out": "", "reason": reason, "source": "p.warc"})
+        self.rows["pages"].append(
+            {"page_url": f"https://{page}", "time": 0, "opt_out": "", "reason": reason, "source": "p.warc", "title": ""}
+        )
 
     def alias(self, url: str, target: str) -> None:
         key = text_key(target)

@@ -128,8 +128,8 @@ def test_a_page_left_out_in_one_capture_is_left_out_in_all(reason: str) -> None:
 
 
 def test_a_capture_that_names_no_image_closes_its_page() -> None:
-    captures = [{"page_url": "p", "time": 0, "opt_out": "noai", "reason": "page_opt_out", "source": ""}]
-    captures += [{"page_url": "q", "time": 0, "opt_out": "noai", "reason": "", "source": ""}]
+    captures = [{"page_url": "p", "time": 0, "opt_out": "noai", "reason": "page_opt_out", "source": "", "title": ""}]
+    captures += [{"page_url": "q", "time": 0, "opt_out": "noai", "reason": "", "source": "", "title": ""}]
     rows = close_pages(table([reference(via="referer"), reference("q")]), rows_to_table(captures, PAGES)).to_pylist()
     assert [(row["page_url"], row["reason"]) for row in rows] == [("p", "page_opt_out"), ("q", "")]
 

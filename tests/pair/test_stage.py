@@ -69,9 +69,14 @@ def both_sides() -> Crawl:
     crawl.image("blocked", reason="blocked")
     crawl.drop("opted", "opt_out")
     crawl.page("policy/", "u3", "v3", "opted", "blocked")
-    crawl.image("copy of opted", phash=crawl.rows["images"][-2]["phash"], width=9_000)
-    crawl.image("near copy of opted", phash=crawl.rows["images"][-3]["phash"] ^ 1, angle=60)
+    opted = crawl.rows["images"][-2]["phash"]
+    crawl.image("copy of opted", phash=opted, width=9_000)
+    crawl.image("near copy of opted", phash=opted ^ 0b111111, pdq=b"\xff" * 6 + bytes(26), angle=60)
+    crawl.image("7 bits from opted", phash=opted ^ 0b1111111 << 16, angle=60)
+    crawl.image("49 bits of PDQ from opted", phash=opted, pdq=b"\xff" * 6 + b"\x80" + bytes(25), angle=30)
+    crawl.image("flat as opted", phash=opted, texture=49, angle=90)
     crawl.page("copies/", "u4", "copy of opted", "near copy of opted")
+    crawl.page("copies/not", "7 bits from opted", "49 bits of PDQ from opted", "flat as opted")
     for reason, n in (("page_opt_out", 5), ("page_blocked", 22)):
         crawl.link(reason, f"u{n}", reason=reason)
         crawl.link(reason, f"v{n}", capture=2)
@@ -94,7 +99,19 @@ def both_sides() -> Crawl:
     crawl.page("cap/over", "u18", "v18", "w18", "w19")
     crawl.page("alone/", "u20")
     crawl.page("alone/not", "u21", "v21")
+    crawl.page("mirror/1", "u23", "v23", "missing")
+    crawl.page("mirror/2", "small v23", "u23")
+    crawl.image("small v23", phash=int(image_id("v23")[:16], 16) ^ 7, width=320, height=256)
+    crawl.page("mirror/not", "u23", "w23")
     return crawl
+
+
+MIRRORS = [
+    (["u23", "v23"], {"missing": "not_in_crawl"}),
+    (["small v23", "u23"], {}),
+]
+_last = max((0, 1), key=lambda n: text_key(f"https://mirror/{n + 1}"))
+MIRRORS[_last] = ([], dict.fromkeys(MIRRORS[_last][0], "same_images_as_other_page") | MIRRORS[_last][1])
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +126,8 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Paired:
         ("crawled/too", ["u1", "seen"], {}),
         ("dropped/", ["u2", "v2", "also dropped"], {"too_small": "image_dropped", "low_texture": "image_dropped"}),
         ("policy/", ["u3", "v3"], {"opted": "image_dropped", "blocked": "image_dropped"}),
-        ("copies/", ["u4", "near copy of opted"], {"copy of opted": "copy_removed"}),
+        ("copies/", [], {"u4": "single_image", "copy of opted": "copy_removed", "near copy of opted": "copy_removed"}),
+        ("copies/not", ["7 bits from opted", "49 bits of PDQ from opted", "flat as opted"], {}),
         ("page_opt_out", [], {"u5": "page_opt_out", "v5": "page_opt_out"}),
         ("page_opt_out/open", ["u5", "v5"], {}),
         ("page_blocked", [], {"u22": "page_blocked", "v22": "page_blocked"}),
@@ -125,6 +143,9 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Paired:
         ("cap/full", ["u17", "v17", "w17"], {}),
         ("alone/", [], {"u20": "single_image"}),
         ("alone/not", ["u21", "v21"], {}),
+        ("mirror/1", *MIRRORS[0]),
+        ("mirror/2", *MIRRORS[1]),
+        ("mirror/not", ["u23", "w23"], {}),
     ],
 )
 def test_each_reason_and_just_the_other_side(both: Paired, page: str, kept: list[str], dropped: dict[str, str]) -> None:
@@ -145,6 +166,15 @@ def test_the_detail_of_a_dropped_image_is_the_reason_of_scan(both: Paired) -> No
     assert details == {"too_small": "too_small", "low_texture": "low_texture", "opted": "opt_out", "blocked": "blocked"}
 
 
+def test_the_detail_of_a_removed_copy_is_the_reason_of_the_image_and_of_a_mirror_the_page_that_stays(both: Paired) -> None:
+    details = {
+        (row["image_url"].removeprefix("https://img/"), row["detail"]) for row in both.rows["drops/pair"] if row["reason"] == "copy_removed"
+    }
+    assert details == {("copy of opted", "opt_out"), ("near copy of opted", "opt_out")}
+    details = {row["detail"] for row in both.rows["drops/pair"] if row["reason"] == "same_images_as_other_page"}
+    assert details == {f"https://mirror/{2 - _last}"}
+
+
 def test_the_crawl_of_both_sides_agrees_with_the_slow_version(both: Paired) -> None:
     assert_agree(both, slow_pair(both_sides(), CONFIG))
 
@@ -161,24 +191,31 @@ def banded(tmp_path_factory: pytest.TempPathFactory) -> Paired:
         ("high", ["30", "60"]),
         ("above", ["30", "59"]),
         ("x", ["0", "29"]),
-        ("y", ["29", "0"]),
-        ("z", ["0", "29"]),
+        ("y", ["29", "0", "far"]),
+        ("z", ["0", "far too", "29"]),
     ):
         crawl.page(page, *names)
+    for name in ("far", "far too"):  # so that no two pages show the same images
+        crawl.image(name, angle=200)
     # cos 60 = 0.5 and cos 30 as float16 vectors have them: the bounds are inclusive.
-    found = slow_pair(crawl, PairConfig(), low=-1, high=1)["candidates"]
+    found = without_far(slow_pair(crawl, PairConfig(), low=-1, high=1)["candidates"])
     at = {row["page_url"]: row["similarity"] for row in found}
     return run_pair(
         crawl, tmp_path_factory.mktemp("banded"), low=at["https://low"], high=at["https://x"], config=PairConfig(directions="both")
     )
 
 
+def without_far(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row for row in rows if "far" not in row["a_url"] + row["b_url"]]
+
+
 def test_the_bounds_are_kept_and_beyond_them_nothing(banded: Paired) -> None:
-    found = {row["page_url"].removeprefix("https://"): row["reason"] for row in banded.rows["candidates"]}
+    candidates = without_far(banded.rows["candidates"])
+    found = {row["page_url"].removeprefix("https://"): row["reason"] for row in candidates}
     lowest = min("xyz", key=lambda page: text_key(f"https://{page}"))
     twins = dict.fromkeys("xyz", "on_another_page") | {lowest: ""}
     assert found == {"low": "", "below": "below_low", "high": "", "above": "", **twins} | {"above": found["above"]}
-    similarity = {row["page_url"].removeprefix("https://"): row["similarity"] for row in banded.rows["candidates"]}
+    similarity = {row["page_url"].removeprefix("https://"): row["similarity"] for row in candidates}
     assert {
         page: similarity["below"] < similarity["low"] <= value <= similarity["x"] for page, value in similarity.items() if found[page] == ""
     } == dict.fromkeys([page for page in found if found[page] == ""], True)
@@ -209,10 +246,9 @@ def any_crawl(seed: int) -> Crawl:
                 else None,
                 time=time,
                 reason=rng.choice(["opt_out", "blocked", *[""] * 60]),
-                phash=rng.choice([int(image_id(content)[:16], 16)] * 7 + [rng.randrange(4)]),
                 source=f"{content} {time}.warc",
                 digest_key=text_key(f"digest:{content}") if known else "",
-                **_size(content),
+                **_looks(content),
             )
     kept = {row["image_id"] for row in crawl.rows["images"] if not row["reason"]}
     crawl.vectors = {name: vector for name, vector in crawl.vectors.items() if name in kept}
@@ -238,14 +274,19 @@ def any_crawl(seed: int) -> Crawl:
     return crawl
 
 
-def _size(content: str) -> dict[str, int]:
-    """The same size for the same content."""
+def _looks(content: str) -> dict[str, Any]:
+    """The same size and hashes for the same content; some images are copies and near copies of each other, or nearly so."""
     rng = random.Random(content)
-    return {
+    size = {
         "width": rng.choice([255, 300, 640, 640, 640, 900]),
         "height": rng.choice([255, 480, 480, 480, 480]),
         "bytes": rng.choice([90, 100]),
     }
+    if rng.random() < 0.6:
+        return size
+    flips = sum(1 << bit for bit in rng.sample(range(64), rng.choice([0, 0, 1, 2, 3, 4])))
+    pdq = sum(1 << bit for bit in rng.sample(range(256), rng.choice([0, 10, 30])))
+    return size | {"phash": rng.choice([0, 2**63 + 5]) ^ flips, "pdq": pdq.to_bytes(32, "big"), "texture": rng.choice([49, *[50] * 9])}
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ from pagepairs.images import encode_jpeg
 from pagepairs.keys import pair_id, text_key
 from pagepairs.manifest import Manifest, write_manifest
 from pagepairs.records import CANDIDATES, DROPS, EPISODES, IMAGES, PAIRS, SHARDS, UNITS, embeddings_schema, rows_to_table
-from pipeline.jobs import pipeline_options
 from pipeline.report import write_report
+from pipeline.runners import pipeline_options
 from pipeline.sources import SourceMap, find_units
 
 LOW, HIGH = 0.3, 0.9
@@ -26,6 +26,10 @@ HOSTILE_PAGE = "https://evil.example/\"><script>alert(1)</script>/\u202egnp.exe?
 HOSTILE_ALT = '</script><script>alert(2)</script><img src=x onerror="alert(3)">\u2066\u202e{{ 7 * 7 }}'
 HOSTILE_URL = "javascript:alert(4)//\x1b[31m\"'><svg onload=alert(5)>"
 PAGE_SIZES = (5, 4, 4, 3, 2, 2)
+
+
+DUPLICATES = {"captures": 20, "exact_copy": 3, "equal_hash": 2, "near_hash": 1, "kept": 14, "near_pairs": 1, "groups": {"2": 1}}
+DUPLICATES |= {"components": {"2": 1}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,7 @@ class MadeRun:
     episodes: list[dict[str, Any]]
     images: list[dict[str, Any]]
     drops: list[dict[str, Any]]
+    duplicates: dict[str, Any] = field(default_factory=dict)
 
     def write_report(self) -> str:
         options = pipeline_options((), 1)
@@ -180,7 +185,7 @@ def build_run(root: Path) -> MadeRun:
     write_dataset(output, "units", [rows_to_table(images, UNITS)])
     vectors = [{"image_id": image["image_id"], "embedding": np.array([1, 0], np.float16)} for image in images]
     write_dataset(output, "embeddings/builtin", [rows_to_table(vectors, embeddings_schema(2))], count_stage([], len(images), "embed"))
-    pair_counts = count_stage(drops, members, "pair") | {"not_sampled": 3}
+    pair_counts = count_stage(drops, members, "pair") | {"not_sampled": 3, "duplicates": DUPLICATES}
     write_dataset(output, "episodes", [rows_to_table(episodes[:2], EPISODES), rows_to_table(episodes[2:], EPISODES)], pair_counts)
     write_dataset(output, "candidates", [rows_to_table(part, CANDIDATES) for part in parts], ledger)
     write_dataset(output, "pairs", [rows_to_table(pairs, PAIRS)])
@@ -188,9 +193,12 @@ def build_run(root: Path) -> MadeRun:
     shards = [row | {f"{side}_image": bodies[row[f"{side}_id"]] for side in ("condition", "target")} for row in pairs]
     write_dataset(output, "shards", [rows_to_table(shards, SHARDS)], count_stage([], len(pairs), "shard"))
     for stage in ("scan", "embed", "pair", "shard"):
-        write_dataset(output, f"drops/{stage}", [rows_to_table([row for row in drops if row["stage"] == stage], DROPS)])
+        name = "embed-builtin" if stage == "embed" else stage
+        write_dataset(output, f"drops/{name}", [rows_to_table([row for row in drops if row["stage"] == stage], DROPS)])
     write_settings(output, str(crawl))
-    return MadeRun(output=output, crawl=str(crawl), candidates=candidates, episodes=episodes, images=images, drops=drops)
+    return MadeRun(
+        output=output, crawl=str(crawl), candidates=candidates, episodes=episodes, images=images, drops=drops, duplicates=DUPLICATES
+    )
 
 
 def write_settings(output: str, crawl: str) -> None:

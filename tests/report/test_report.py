@@ -18,11 +18,11 @@ from pagepairs.files import read_json, write_json, write_parquet
 from pagepairs.manifest import Manifest, read_dataset, read_manifest, write_manifest
 from pagepairs.records import DROPS, SCAN_DROPS, rows_to_table
 from pagepairs.urls import host_of
-from pipeline.jobs import pipeline_options
 from pipeline.report import write_report
 from pipeline.report_json import find_warnings
 from pipeline.report_summary import Summary
 from pipeline.report_text import address, link, plain
+from pipeline.runners import pipeline_options
 from pipeline.sources import SourceMap, find_units
 
 
@@ -69,7 +69,7 @@ def test_stages_equal_a_recount_of_the_datasets(reported_run: Any) -> None:
     assert stages["candidates"]["dropped"] == reasons
     assert set(reasons) == {"below_low", "above_high", "on_another_page"}
     for stage in ("scan", "embed", "pair", "shard"):
-        drops = read_dataset(os.path.join(output, "drops", stage)).to_pylist()
+        drops = read_dataset(os.path.join(output, "drops", "embed-builtin" if stage == "embed" else stage)).to_pylist()
         assert stages[stage]["dropped"] == Counter(row["reason"] for row in drops if not row["error"])
         assert stages[stage]["errors"] == sum(row["error"] for row in drops)
     assert stages["shard"]["kept"] == read_manifest(os.path.join(output, "shards")).rows
@@ -106,6 +106,10 @@ def test_pages_images_and_hosts_equal_a_recount(reported_run: Any) -> None:
     assert report["pages"]["pairs_per_page"] == Counter(str(kept[page]) for page in pages)
     assert report["pages"]["images_per_page"] == Counter(str(len(row["images"])) for row in reported_run.episodes)
     assert report["pages"]["pairs_not_sampled"] == 3
+    assert report["duplicates"] == reported_run.duplicates
+    page = page_of(reported_run)
+    for name, count in (("stands for itself", 14), ("the same bytes again", 3), ("equal pHash, PDQ near", 2), ("near pHash and PDQ", 1)):
+        assert re.search(rf"{name}.*?<td class=\"n\">{count}</td>", page, re.DOTALL)
     for size in report["images"]["sizes"]:
         sides = [min(row["width"], row["height"]) for row in reported_run.images]
         assert size["images"] == sum(size["first_px"] <= side <= size["last_px"] for side in sides)

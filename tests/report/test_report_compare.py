@@ -13,10 +13,10 @@ from pagepairs.files import read_json, write_json, write_parquet
 from pagepairs.manifest import Manifest, write_manifest
 from pagepairs.records import CANDIDATES, rows_to_table
 from pipeline.commands import main, parse
-from pipeline.jobs import pipeline_options
 from pipeline.report import write_report
 from pipeline.report_page import make_commands
 from pipeline.run import as_json
+from pipeline.runners import pipeline_options
 from pipeline.sources import SourceMap, find_units
 
 LOW, HIGH = 0.45, 0.7

@@ -1,16 +1,25 @@
 """Large archives are cut into units between records: nothing is read twice, nothing is lost."""
 
+import csv
+import gzip
+import io
 import itertools
+import json
+import os
+import re
 import zipfile
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from archives import JPEG, arc, arc_head, by_record, http, request, sidecar, tar, wacz, warc
 
 from pagepairs.config import ScanConfig
-from pipeline.sources import ErrorRecord, LinkRecord, Record, find_units, frames, read_unit
+from pipeline.sources import SOURCES, ErrorRecord, LinkRecord, Record, find_units, frames, read_unit
 
 Read = Callable[..., list[Record]]
 SITE = "https://example.com"
@@ -43,6 +52,35 @@ def samples() -> bytes:
     return tar([*((f"{key}.jpg", body) for key, _, body in bodies), *texts])  # all images, then all that is said of them
 
 
+def table_rows() -> list[dict[str, str]]:
+    """Rows whose texts hold what separates rows and fields; pages come back in other units."""
+    alts = ["plain", "two\nlines", 'a "quote", a comma', "\r\n\r\n", "\n", "tab\tand é 改刀", '""', ""]
+    return [
+        {
+            "page_url": f"{SITE}/{number % 5}",
+            "image_url": f"{SITE}/{number}.jpg",
+            "bytes": b64encode(JPEG + bytes([number])).decode(),
+            "alt": alt,
+        }
+        for number, alt in enumerate(alts * 5)
+    ]
+
+
+def csv_table(delimiter: str, mark: str = "") -> bytes:
+    buffer = io.StringIO(newline="")
+    writer = csv.DictWriter(buffer, ["page_url", "image_url", "bytes", "alt"], delimiter=delimiter)
+    writer.writeheader()
+    for row in table_rows():
+        writer.writerow(row)
+        buffer.write("\r\n" if len(row["alt"]) == 5 else "")  # an empty line is no row
+    return (mark + buffer.getvalue() + f'broken{delimiter}"row" x\n' + f"{SITE}{delimiter}too few\n").encode() + b"\xff\n"
+
+
+def json_table() -> bytes:
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in table_rows()]
+    return ("\n \n".join(lines) + "no json\n\n").encode() + json.dumps({"page_url": SITE}).encode()
+
+
 MADE = {
     "crawl.warc": lambda: b"".join(warc_records()),
     "crawl.warc.gz": lambda: by_record(warc_records()),
@@ -50,6 +88,10 @@ MADE = {
     "crawl.arc.gz": lambda: by_record(arc_records()),
     "crawl.wacz": lambda: wacz({"a.warc.gz": (by_record(warc_records()), zipfile.ZIP_STORED), "b.warc": (b"\r\n", 0)}),
     "samples.tar": samples,
+    "table.csv": lambda: csv_table(","),
+    "marked.csv": lambda: csv_table(",", "\ufeff"),
+    "table.tsv": lambda: csv_table("\t"),
+    "table.jsonl": json_table,
 }
 
 
@@ -58,7 +100,7 @@ def counted(records: list[Record]) -> Counter[str]:
     return Counter(
         repr((record.page_url, record.image_url, record.via))
         if isinstance(record, LinkRecord) and record.via == "referer"
-        else repr(record)
+        else re.sub(r" line \d+( after byte \d+)?:", " line:", repr(record))
         for record in records
     )
 
@@ -70,13 +112,14 @@ def test_units_together_are_the_whole(tmp_path: Path, read_all: Read, monkeypatc
     path.write_bytes(MADE[name]())
     whole = read_all(path)
     assert len(find_units((str(path),))) <= 2
+    assert len(whole) >= 36
     monkeypatch.setattr(frames, "CUT_BYTES", cut_bytes)
     units = find_units((str(path),))
     assert len(units) > 2
     assert all(before.stop <= after.start for before, after in itertools.pairwise(units))
     found, expected = counted(read_all(path)), counted(whole)
-    if name == "samples.tar":  # a page is told once a unit
-        found = Counter(dict.fromkeys(found, 1))
+    if name.startswith(("samples", "table", "marked")):  # a page is told once a unit
+        found, expected = Counter(dict.fromkeys(found, 1)), Counter(dict.fromkeys(expected, 1))
     assert found == expected
 
 
@@ -92,6 +135,48 @@ def test_sources_are_found_without_a_look_into_them(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(make())
     units = find_units((str(tmp_path),), cut=False)
     assert [(unit.source, unit.start, unit.stop) for unit in units] == [(name, 0, 0) for name in sorted(MADE)]
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table.jsonl"])
+def test_a_row_that_cannot_be_read_says_where(tmp_path: Path, read_all: Read, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(MADE[name]())
+    monkeypatch.setattr(frames, "CUT_BYTES", 1_000)
+    last = find_units((str(path),))[-1]
+    assert last.rows_before > 30
+    [detail] = [r.detail for r in read_all(path) if isinstance(r, ErrorRecord) and ("expected after" in r.detail or "no JSON" in r.detail)]
+    found = re.match(rf"{name} line (\d+) after byte (\d+): ", detail)
+    assert found is not None
+    behind = path.read_bytes()[int(found[2]) :].splitlines()
+    assert re.match(b"broken|no json", behind[int(found[1]) - 1])
+
+
+def test_a_compressed_table_is_one_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "table.jsonl.gz"
+    path.write_bytes(gzip.compress(json_table()))
+    monkeypatch.setattr(frames, "CUT_BYTES", 100)
+    assert [(unit.start, unit.stop) for unit in find_units((str(path),))] == [(0, path.stat().st_size)]
+
+
+def test_cuts_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, kept = tmp_path / "crawl.warc.gz", tmp_path / "out" / "cuts"
+    path.write_bytes(MADE["crawl.warc.gz"]())
+    find = partial(find_units, (str(path),), kept=str(kept))
+    find()
+    assert not kept.exists()  # a short file is not worth it
+    monkeypatch.setattr(frames, "CUT_BYTES", 700)
+    units = find()
+    [entry] = kept.iterdir()
+    passes = []
+    monkeypatch.setitem(SOURCES, "warc", replace(SOURCES["warc"], pieces=lambda *_: passes.append(1) or [(0, 1)]))
+    assert find() == units
+    assert not passes
+    entry.write_bytes(b'{"pieces": [')  # not whole: found again
+    assert [(unit.start, unit.stop) for unit in find()] == [(0, 1)]
+    os.utime(path, ns=(1, 1))
+    assert [(unit.start, unit.stop) for unit in find()] == [(0, 1)]
+    assert len(passes) == 2
+    assert len(list(kept.iterdir())) == 2
 
 
 def test_damage_belongs_to_one_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

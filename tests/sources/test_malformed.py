@@ -180,6 +180,14 @@ def test_parquet_of_other_schemas(tmp_path: Path, table: pa.Table) -> None:
     assert records is None or sum(isinstance(record, ImageRecord | ErrorRecord) for record in records) == table.num_rows
 
 
+def test_a_column_whose_name_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"page_url": ["x"], "image_url": ["y"], "bytes": [b"z"], "other": [1]}), path, store_schema=False)
+    path.write_bytes(path.read_bytes().replace(b"other", b"oth\xe5r"))
+    with pytest.raises(ValueError, match=r"t\.parquet has a column whose name is no text in UTF-8: .* give it another name"):
+        find_units((str(path),))
+
+
 def test_a_zip_that_says_other_lengths(tmp_path: Path) -> None:
     data = bytearray(wacz({"a.warc": (warc(url(1), http(JPEG, "image/jpeg")), zipfile.ZIP_STORED)}))
     entry = data.index(b"PK\1\2")

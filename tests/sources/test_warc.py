@@ -7,11 +7,15 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from pagepairs.config import ScanConfig
 from pagepairs.keys import text_key
+from pipeline.inspection import inspect_dataset
+from pipeline.progress import Meter
 from pipeline.references import read_bodies, read_body
+from pipeline.scan import ScanTask, ScanUnits
 from pipeline.sources import (
     AliasRecord,
     ErrorRecord,
@@ -402,3 +406,18 @@ def test_arc_and_warc_of_one_crawl_hold_the_same(shared_data: Path) -> None:
         named = [(link.page_url, link.image_url, link.position, link.via) for link in links(records) if link.via != "referer"]
         found.append((images(records), pages, named, [record for record in records if isinstance(record, AliasRecord)]))
     assert found[0] == found[1]
+
+
+def test_the_title_of_a_page_is_stored_as_text_and_shown(crawl: Crawl) -> None:
+    crawl.page("<title>&lt;script&gt;alert('1')&lt;/script&gt;\n \u202ereversed\u2069 \x1b[31m\x07red</title><img src=a.jpg>")
+    crawl.page("no title", url=PAGE + "2")
+    crawl.path.write_bytes(crawl.buffer.getvalue())
+    [unit] = find_units((str(crawl.path),))
+    output = crawl.path.parent / "out"
+    ScanUnits(config=ScanConfig(), output=str(output), threads=1, meter=Meter(""))(ScanTask(unit=unit))
+    [file] = (output / "pages").iterdir()
+    titles = pq.read_table(file).column("title").to_pylist()
+    assert titles == ["<script>alert('1')</script> \u202ereversed\u2069 \x1b[31m\x07red", ""]
+    [shown, _] = [line for line in inspect_dataset(str(file)).splitlines() if line.startswith("  title") and "string" not in line]
+    assert "<script>alert('1')</script>" in shown
+    assert not {"\x1b", "\x07", "\u202e", "\u2069"} & set(shown)

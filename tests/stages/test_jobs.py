@@ -21,16 +21,15 @@ from pipeline.jobs import (
     Outcome,
     Rows,
     count_parts,
-    is_local,
     merge_counters,
     merge_outcomes,
     pack,
     part_name,
-    pipeline_options,
     run_parts,
     run_tasks,
     unpack,
 )
+from pipeline.runners import pipeline_options
 
 
 def info(name: str) -> FileInfo:
@@ -100,61 +99,6 @@ def test_parts_come_from_row_counts(rows: int, parts: int) -> None:
 
 def test_part_names_sort_like_parts() -> None:
     assert part_name(3, 12) == "part-00003-of-00012"
-
-
-# Runners
-
-
-def options_of(*args: str, workers: int = 1) -> dict[str, Any]:
-    return dict(pipeline_options(args, workers).get_all_options())
-
-
-@pytest.mark.parametrize(
-    "args",
-    [
-        [],
-        ["--runner=DirectRunner"],
-        ["--runner", "DirectRunner"],
-        ["--runner", "FnApiRunner"],
-        ["--runner", "directrunner"],
-        ["--runner", "direct"],
-        ["--runner", "SwitchingDirectRunner"],
-    ],
-)
-def test_the_direct_runner_is_beams_in_process_runner(args: list[str]) -> None:
-    options = options_of(*args)
-    assert (options["runner"], options["direct_num_workers"], options["direct_running_mode"]) == ("FnApiRunner", 1, "in_memory")
-    assert is_local(pipeline_options(args, 1))
-
-
-def test_workers_are_processes() -> None:
-    options = options_of("--direct_num_workers", "7", workers=2)
-    assert (options["direct_num_workers"], options["direct_running_mode"]) == (2, "multi_processing")
-
-
-@pytest.mark.parametrize("runner", ["PrismRunner", "FlinkRunner", "DataflowRunner", "SparkRunner"])
-def test_another_runner_is_used_by_its_name(runner: str) -> None:
-    options = pipeline_options([f"--runner={runner}"], 2)
-    assert options.get_all_options()["runner"] == runner
-    assert not is_local(options)
-
-
-@pytest.mark.parametrize("save", [[], ["--save_main_session"]])
-def test_the_main_session_is_never_pickled(save: list[str]) -> None:
-    assert options_of(*save)["save_main_session"] is False
-
-
-@pytest.mark.parametrize(
-    "args", [["--runner", "DaskRunner"], ["--runner=apache_beam.runners.dask.dask_runner.DaskRunner"], ["--runner", "daskrunner"]]
-)
-def test_dask_is_refused_with_what_to_use(args: list[str]) -> None:
-    with pytest.raises(ValueError, match=r"--runner DaskRunner .*: use FlinkRunner"):
-        pipeline_options(args, 1)
-
-
-def test_threads_of_the_direct_runner_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"--direct_running_mode multi_threading loses elements .*use --workers"):
-        pipeline_options(["--direct_running_mode", "multi_threading"], 1)
 
 
 # Tasks

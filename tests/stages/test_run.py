@@ -17,7 +17,8 @@ from PIL import Image
 import pipeline.scan
 from pagepairs.config import Config, PairConfig, RunConfig, ShardConfig
 from pagepairs.manifest import find_manifest, read_dataset, read_manifest
-from pipeline.run import InputError, NothingFound, plan, run_stages
+from pipeline.run import NothingFound, plan, run_stages
+from pipeline.stage import InputError
 
 Photo = Callable[..., None]
 Settings = Callable[..., Config]
@@ -25,7 +26,7 @@ STAGES = ("scan", "embed", "pair", "shard")
 ALL = PairConfig(low=-1.0, high=1.0)
 SMALL = ShardConfig(size=32, pairs_per_shard=2)
 DATASETS = ["images", "pages", "links", "aliases", "units", "embeddings/builtin", "episodes", "candidates", "pairs", "shards"]
-DATASETS += [f"drops/{stage}" for stage in STAGES]
+DATASETS += [f"drops/{name}" for name in ("scan", "embed-builtin", "pair", "shard")]
 
 
 def write_crawl(folder: Path, photo: Photo) -> Path:
@@ -209,7 +210,7 @@ def test_a_photo_that_changed_after_scan_is_dropped_by_name(tmp_path: Path, craw
         "not_embedded",
         "single_image",
     ]
-    assert {row["stage"] for row in rows(tmp_path / "out", "drops/embed")} == {"embed"}
+    assert {row["stage"] for row in rows(tmp_path / "out", "drops/embed-builtin")} == {"embed"}
     photo(crawl / "two" / "4.jpg", 78)
     run(settings(pair=ALL, shard=SMALL), "pair")
     with pytest.raises(NothingFound, match="no pair was found"):

@@ -1,0 +1,78 @@
+"""Stage pair as a run sees it: what it depends on, and what it leaves behind."""
+
+from dedup.benchmark import read_benchmarks
+from encoders import encoder_folder
+from pagepairs.manifest import digest_of, read_manifest
+from pipeline.bands import check_calibration, deciding_encoder, find_band
+from pipeline.datasets import is_complete
+from pipeline.jobs import merge_outcomes
+from pipeline.pair import match_outcome, pair_up, parts_for, shown_settings, stage_digest
+from pipeline.pair_duplicates import count_duplicates, near_parts, read_stars
+from pipeline.pair_job import PairJob
+from pipeline.pair_matches import check_encoders, embedded_digests
+from pipeline.progress import watch
+from pipeline.stage import Run, forget_others, input_manifest, publish, say_rebuild, timed
+
+
+def run_pair(run: Run) -> None:
+    """Forms episodes, candidates and pairs.
+
+    Raises:
+      InputError: if stage scan or embed is not complete.
+      ValueError: if the band or a benchmark is of other vectors.
+    """
+    folder = encoder_folder(deciding_encoder(run.config))
+    names = ("images", "pages", "links", "aliases", "drops/scan")
+    inputs = {name: input_manifest(run, name, "scan") for name in names} | {
+        "embeddings": input_manifest(run, f"embeddings/{folder}", "embed")
+    }
+    check_calibration(run.config, folder, inputs["embeddings"].counters["encoder"])
+    low, high, source = find_band(run.config)
+    size_px = run.config.shard.size
+    benchmarks = read_benchmarks(run.config.pair.benchmark)
+    check_encoders(benchmarks, embedded_digests(run.output), run.config.run.output)
+    inputs |= {f"embeddings/{b.encoder['name']}": read_manifest(run.path("embeddings", b.encoder["name"])) for b in benchmarks if b.encoder}
+    digest = digest_of(
+        stage_digest(run.config.pair, low=low, high=high, size_px=size_px, benchmarks=benchmarks, inputs=inputs)
+        | {"encoder": inputs["embeddings"].counters["encoder"]}
+    )
+    datasets = ("matches", "episodes", "drops/pair", "candidates", "pairs")
+    if all(is_complete(run.path(name), digest) for name in datasets):
+        run.say(f"pair: kept, {read_manifest(run.path('pairs')).rows:,} pairs")
+        return
+    say_rebuild(run, "pair", "pairs")
+    work = run.work(f"pair-{digest[:16]}")
+    forget_others(run, "pair-", work)
+    with timed(run, "pair"):
+        parts = parts_for(inputs["images"], inputs["links"])
+        with watch(run.progress, "pair", 8 * parts + near_parts(parts), "part") as meter:
+            job = PairJob(
+                output=run.output,
+                work=work,
+                config=run.config.pair,
+                encoder_folder=folder,
+                low=low,
+                high=high,
+                size_px=size_px,
+                parts=parts,
+                meter=meter,
+                benchmarks=tuple(benchmarks),
+            )
+            journals = pair_up(job, run.options)
+        pages, pairs = (merge_outcomes(journals[phase].read_parts(parts)) for phase in ("episodes", "pairs"))
+        images = merge_outcomes(journals["canonical"].read_parts(parts)).counters
+        histogram = {"low": -1.0, "high": 1.0, "counts": pairs.counters.pop("histogram")}
+        found = {"encoder": folder, "band": {"low": low, "high": high, "source": source}, "histogram": histogram}
+        found["settings"] = shown_settings(run.config.pair, benchmarks)
+        matched = match_outcome(job, {name: manifest.rows for name, manifest in inputs.items()}, input_manifest(run, "units", "scan").rows)
+        duplicates = count_duplicates(images, read_stars(job, journals))
+        counters = {
+            "matches": matched.counters,
+            "episodes": pages.counters | {"duplicates": duplicates},
+            "candidates": pairs.counters | found,
+        }
+        publish(run, work, digest, [matched, pages, pairs], datasets, counters)
+    run.say(
+        f"pair: {pages.counters['episodes']:,} episodes, {pairs.counters['in']:,} candidates, "
+        f"{pairs.counters['pairs']:,} pairs between {low} and {high}"
+    )

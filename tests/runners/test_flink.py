@@ -1,0 +1,68 @@
+"""A real Flink, with Python workers in the driver (LOOPBACK) and in processes beside it (EXTERNAL): the same bytes, also after a kill."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from launch import environment, start
+from outputs import assert_conserved, assert_sound, data_hashes, journal_files
+
+
+def test_the_real_crawl_on_flink_gives_the_bytes_of_the_local_runner(shared_data: Path, flink: list[str], tmp_path: Path, shell) -> None:
+    command = ["run", "--input", shared_data / "howtocook.warc.gz", "--encoder", "builtin", "--output"]
+    local = shell(*command, tmp_path / "local")
+    assert local.code == 0, local.err
+    done = shell(*command, tmp_path / "flink", *flink)
+    assert done.code == 0, done.err
+    assert "Traceback" not in done.err
+    assert data_hashes(tmp_path / "flink") == data_hashes(tmp_path / "local")
+    assert_conserved(tmp_path / "flink")
+    assert_sound(tmp_path / "flink")
+
+
+@pytest.fixture
+def pool() -> Iterator[tuple[psutil.Process, list[str]]]:
+    """A pool that starts worker processes as Flink asks for them, and the flags that name it."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={port}"]
+    with subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL) as process:
+        yield psutil.Process(process.pid), ["--environment_type=EXTERNAL", f"--environment_config=localhost:{port}"]
+        process.terminate()
+
+
+@pytest.mark.parametrize("name", ["scan", pytest.param("run", marks=pytest.mark.slow)])
+def test_a_killed_worker_of_flink_fails_the_run_and_the_same_command_finishes_it(
+    site: Path, local_run: Path, flink: list[str], pool: tuple[psutil.Process, list[str]], tmp_path: Path, shell, name: str
+) -> None:
+    """The worker is killed as soon as the first unit of stage scan is finished, in the middle of a bundle."""
+    workers, flags = pool
+    output = tmp_path / "out"
+    encoder = ["--encoder", "builtin"] if name == "run" else []
+    command = [name, "--input", str(site), "--output", str(output), *encoder, *flink, *flags]
+    with start(*command) as run:
+        while run.poll() is None and not list((output / ".work" / "scan").glob("*.json")):
+            time.sleep(0.002)
+        for worker in workers.children():
+            os.kill(worker.pid, signal.SIGKILL)
+        _, err = run.communicate()
+    assert run.returncode == 6, err
+    assert (err.count("pagepairs: job scan failed on FlinkRunner: "), err.count("the same command goes on from it")) == (1, 1)
+    assert "Traceback" not in err
+    finished = journal_files(output)
+    assert finished
+    done = shell(*command)
+    assert done.code == 0, done.err
+    assert {name: place for name, place in journal_files(output).items() if name in finished} == finished
+    assert_sound(output)
+    found, wanted = data_hashes(output), data_hashes(local_run)
+    assert found == (wanted if name == "run" else {path: wanted[path] for path in found})
+    assert {path.split("/")[0] for path in found} >= {"images", "links", "pages", "units"}

@@ -1,0 +1,195 @@
+"""What every runner is started with, and what is refused before any work begins."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pytest
+from launch import environment
+
+from pipeline.runners import CheckedDoFn, JobFailed, check_reach, default_threads, is_local, open_job, pipeline_options
+
+DATAFLOW = ["--runner=DataflowRunner", "--project=proj-x", "--region=europe-west4", "--temp_location=gs://bucket/tmp"]
+IMAGE = "--sdk_container_image=registry.example/pagepairs-worker:1"
+
+
+def options_of(*args: str, workers: int = 1) -> dict[str, Any]:
+    return dict(pipeline_options(args, workers).get_all_options())
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        [],
+        ["--runner=DirectRunner"],
+        ["--runner", "DirectRunner"],
+        ["--runner", "FnApiRunner"],
+        ["--runner", "directrunner"],
+        ["--runner", "direct"],
+        ["--runner", "SwitchingDirectRunner"],
+    ],
+)
+def test_the_direct_runner_is_beams_in_process_runner(args: list[str]) -> None:
+    options = options_of(*args)
+    assert (options["runner"], options["direct_num_workers"], options["direct_running_mode"]) == ("FnApiRunner", 1, "in_memory")
+    assert is_local(pipeline_options(args, 1))
+
+
+def test_workers_are_processes() -> None:
+    options = options_of("--direct_num_workers", "7", workers=2)
+    assert (options["direct_num_workers"], options["direct_running_mode"]) == (2, "multi_processing")
+
+
+@pytest.mark.parametrize("runner", ["PrismRunner", "FlinkRunner", "SparkRunner"])
+def test_another_runner_is_used_by_its_name(runner: str) -> None:
+    options = pipeline_options([f"--runner={runner}"], 2)
+    assert options.get_all_options()["runner"] == runner
+    assert not is_local(options)
+
+
+@pytest.mark.parametrize("save", [[], ["--save_main_session"]])
+def test_the_main_session_is_never_pickled(save: list[str]) -> None:
+    assert options_of(*save)["save_main_session"] is False
+
+
+@pytest.mark.parametrize(
+    "args", [["--runner", "DaskRunner"], ["--runner=apache_beam.runners.dask.dask_runner.DaskRunner"], ["--runner", "daskrunner"]]
+)
+def test_dask_is_refused_with_what_to_use(args: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"--runner DaskRunner .*: use FlinkRunner"):
+        pipeline_options(args, 1)
+
+
+def test_threads_of_the_direct_runner_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"--direct_running_mode multi_threading loses elements .*use --workers"):
+        pipeline_options(["--direct_running_mode", "multi_threading"], 1)
+
+
+def test_the_direct_runner_never_downloads(tmp_path: Path) -> None:
+    """In a process that may not open a connection to another machine."""
+    code = """
+import socket, sys
+import apache_beam as beam
+from pipeline.runners import open_job, pipeline_options
+connect = socket.socket.connect
+def refuse(self, address):
+    if address[0] not in ("localhost", "127.0.0.1", "::1"):
+        raise SystemExit(f"connects to {address}")
+    return connect(self, address)
+socket.socket.connect = refuse
+with open_job("x", pipeline_options(["--runner=DirectRunner"], 1)) as pipeline:
+    pipeline | beam.Create([1]) | beam.Map(print)
+"""
+    env = environment(HOME=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, env=env)
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+    assert list(tmp_path.rglob("*prism*")) == []
+
+
+@pytest.mark.parametrize(("args", "expected"), [([], 3), (["--parallelism=7"], 7)])
+def test_workers_are_the_parallelism_of_flink(args: list[str], expected: int) -> None:
+    assert options_of("--runner=FlinkRunner", *args, workers=3)["parallelism"] == expected
+    assert options_of("--runner=FlinkRunner")["parallelism"] == -1
+
+
+def test_a_flink_cluster_must_be_told_where_its_workers_are() -> None:
+    with pytest.raises(ValueError, match=r"--flink_master flink:8081: name where its workers are too: --environment_type=EXTERNAL"):
+        options_of("--runner=FlinkRunner", "--flink_master=flink:8081")
+    assert options_of("--runner=FlinkRunner", "--flink_master=flink:8081", "--environment_type=DOCKER")["environment_type"] == "DOCKER"
+
+
+@pytest.mark.parametrize("missing", range(1, 4))
+def test_dataflow_needs_project_region_and_bucket(missing: int) -> None:
+    args = [arg for number, arg in enumerate(DATAFLOW) if number != missing]
+    flag = DATAFLOW[missing].split("=")[0]
+    with pytest.raises(ValueError, match=f"--runner DataflowRunner: {flag} is missing: name"):
+        options_of(*args, IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("args", "workers", "message"),
+    [
+        ([], 1, "its workers need pagepairs: give --sdk_container_image IMAGE .* or --setup_file ./setup.py"),
+        ([IMAGE, "--temp_location=/tmp"], 1, "--temp_location /tmp: Dataflow's workers reach gs:// only"),
+        ([IMAGE], 2, "--workers 2: is for this machine; on Dataflow give --num_workers and --max_num_workers"),
+        (["--sdk_container_image=apache/beam_python3.11_sdk:2.60.0"], 1, r"has Beam 2\.60\.0, the job is started by .*: they must be one"),
+        (
+            [IMAGE, "--resource_hints=accelerator=type:nvidia-l4", "--dataflow_service_options=worker_accelerator=type:nvidia-l4;count:1"],
+            1,
+            "Dataflow refuses together: leave one out",
+        ),
+    ],
+)
+def test_what_dataflow_would_refuse_or_do_without_a_word_is_refused_here(args: list[str], workers: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        options_of(*DATAFLOW, *args, workers=workers)
+
+
+def test_requirements_of_another_beam_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "requirements.txt"
+    for version in ("2.60.0", beam.__version__):
+        path.write_text(f"numpy\nApache_Beam[gcp] == {version}  # pinned\n")
+        if version == beam.__version__:
+            assert options_of(f"--requirements_file={path}")["requirements_file"] == str(path)
+        else:
+            with pytest.raises(ValueError, match=r"has Beam 2\.60\.0, the job is started by"):
+                options_of(f"--requirements_file={path}")
+
+
+def test_dataflows_own_autoscaling_stays() -> None:
+    options = options_of(*DATAFLOW, IMAGE)
+    assert {name: options[name] for name in ("num_workers", "max_num_workers", "autoscaling_algorithm", "machine_type")} == dict.fromkeys(
+        ("num_workers", "max_num_workers", "autoscaling_algorithm", "machine_type")
+    )
+    assert (options["sdk_location"], options["save_main_session"]) == ("container", False)
+    given = options_of(*DATAFLOW, "--setup_file=./setup.py", "--max_num_workers=9", "--dataflow_service_options=enable_prime")
+    assert (given["sdk_location"], given["max_num_workers"], given["dataflow_service_options"]) == ("default", 9, ["enable_prime"])
+
+
+def test_folders_of_this_machine_are_refused_on_dataflow() -> None:
+    options = pipeline_options([*DATAFLOW, IMAGE], 1)
+    check_reach(options, "gs://bucket/out", ["gs://bucket/crawl/*.warc.gz"])
+    for output, inputs, flag in [("/out", ["gs://b/c"], "--output /out"), ("gs://b/o", ["gs://b/c", "/c.warc"], "--input /c.warc")]:
+        with pytest.raises(ValueError, match=re.escape(flag)):
+            check_reach(options, output, inputs)
+    check_reach(pipeline_options((), 1), "/out", ["/c.warc"])
+
+
+def test_threads_of_a_process_are_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    assert [default_threads(pipeline_options((), 1), workers) for workers in (1, 2, 16)] == [8, 4, 1]
+    assert default_threads(pipeline_options([*DATAFLOW, IMAGE], 1), 1) == 1
+
+
+class _Other(CheckedDoFn):
+    """Stands for a step that was pickled by another version."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._launcher = "apache-beam 2.1.0 and pagepairs 0.0.1"
+
+    def process(self, element: int) -> None:
+        raise AssertionError
+
+
+def test_a_worker_with_other_packages_says_so() -> None:
+    with pytest.raises(RuntimeError, match=r"this worker has apache-beam 2\..*, the job was started with apache-beam 2\.1\.0 and"):  # noqa: SIM117
+        with open_job("x", pipeline_options((), 1)) as pipeline:
+            pipeline | beam.Create([1]) | beam.ParDo(_Other())
+
+
+def fail(element: int) -> None:
+    raise ValueError(f"bad {element}")
+
+
+def test_an_error_of_our_own_code_keeps_its_traceback_here_and_is_a_sentence_on_another_runner(prism: Path) -> None:
+    flags = ["--runner=PrismRunner", f"--prism_location={prism}"]
+    for args, kind in [((), ValueError), (flags, JobFailed)]:
+        with pytest.raises(kind, match="bad 1") as caught:  # noqa: SIM117
+            with open_job("x", pipeline_options(args, 1)) as pipeline:
+                pipeline | beam.Create([1]) | beam.Map(fail)
+        assert isinstance(caught.value, JobFailed) == bool(args)
+    assert str(caught.value).startswith("job x failed on PrismRunner: ")

@@ -1,0 +1,150 @@
+"""One behaviour for this machine's files and for objects, under broken requests too."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from object_store import Door
+
+from pagepairs.stores import absolute, exists, local_copy, names_in, store_of
+
+BODY = bytes(range(256)) * 40_000  # 10 MB: several requests to read
+
+
+@pytest.fixture(params=["local", "gs"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(tmp_path / "folder") if request.param == "local" else str(request.getfixturevalue("remote_folder"))
+
+
+def write(path: str, data: bytes) -> None:
+    with store_of(path).open_write(path) as file:
+        file.write(data)
+
+
+def read(path: str) -> bytes:
+    with store_of(path).open_read(path) as file:
+        return file.read()
+
+
+def test_a_file_reads_back_whole_and_by_range(folder: str) -> None:
+    path = f"{folder}/a/b.bin"
+    write(path, BODY)
+    assert read(path) == BODY
+    with store_of(path).open_read(path) as file:
+        for offset, length in ((5_000_001, 17), (0, 3), (len(BODY) - 2, 100)):
+            file.seek(offset)
+            assert file.read(length) == BODY[offset : offset + length]
+        assert file.seek(0, io.SEEK_END) == len(BODY)
+        assert file.read(1) == b""
+    stat = store_of(path).stat(path)
+    assert stat is not None
+    assert stat.bytes == len(BODY)
+
+
+def test_another_content_is_another_version(folder: str) -> None:
+    path = f"{folder}/a"
+    write(path, b"one")
+    before = store_of(path).stat(path)
+    write(path, b"two")
+    assert store_of(path).stat(path) != before
+    assert read(path) == b"two"
+
+
+def test_what_fails_leaves_nothing_under_the_name(folder: str) -> None:
+    path = f"{folder}/a"
+    with pytest.raises(TypeError), store_of(path).open_write(path) as file:
+        file.writelines([b"half", "text"])  # type: ignore[list-item]
+    assert store_of(path).stat(path) is None
+    assert store_of(folder).files(folder) == []
+
+
+def test_folders_are_listed_moved_and_removed(folder: str) -> None:
+    for name in ("x/manifest.json", "x/b/c", "x/a", "xy/other"):
+        write(f"{folder}/{name}", name.encode())
+    store = store_of(folder)
+    assert store.files(f"{folder}/x") == [f"{folder}/x/{name}" for name in ("a", "b/c", "manifest.json")]
+    assert names_in(f"{folder}/x") == ["a", "manifest.json"]
+    store.move_tree(f"{folder}/x", f"{folder}/z/y")
+    assert store.files(folder) == [f"{folder}/xy/other", *(f"{folder}/z/y/{name}" for name in ("a", "b/c", "manifest.json"))]
+    assert read(f"{folder}/z/y/b/c") == b"x/b/c"
+    store.remove_tree(f"{folder}/z")
+    store.remove_tree(f"{folder}/z")
+    store.remove(f"{folder}/xy/other")
+    store.remove(f"{folder}/xy/other")
+    assert store.files(folder) == []
+
+
+def test_what_is_not_there_is_said(folder: str) -> None:
+    assert store_of(folder).stat(f"{folder}/none") is None
+    assert not exists(f"{folder}/none")
+    with pytest.raises(FileNotFoundError, match="none"):
+        store_of(folder).open_read(f"{folder}/none")
+
+
+def test_a_copy_of_objects_is_made_once_a_version(remote_folder: str, door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    write(f"{remote_folder}/weights/config.json", b"{}")
+    write(f"{remote_folder}/weights/deep/model.bin", BODY)
+    first = Path(local_copy(f"{remote_folder}/weights/"))
+    assert first.name == "weights"
+    assert {str(path.relative_to(first)): path.read_bytes() for path in first.rglob("*") if path.is_file()} == {
+        "config.json": b"{}",
+        "deep/model.bin": BODY,
+    }
+    before = door.requests
+    assert local_copy(f"{remote_folder}/weights") == str(first)
+    assert door.requests - before == 4  # one listing, and the state of three names: nothing is fetched again
+    write(f"{remote_folder}/weights/config.json", b"[]")
+    assert (Path(local_copy(f"{remote_folder}/weights")) / "config.json").read_bytes() == b"[]"
+    assert Path(local_copy(f"{remote_folder}/weights/config.json")).read_bytes() == b"[]"
+    assert local_copy("/some/where") == "/some/where"
+    with pytest.raises(FileNotFoundError, match="none: there is no such object"):
+        local_copy(f"{remote_folder}/none")
+
+
+def test_paths() -> None:
+    assert absolute("gs://bucket/a/") == "gs://bucket/a"
+    assert absolute("/a/b/../c") == "/a/c"
+    with pytest.raises(ValueError, match="s3://bucket/a: give a path of this machine or gs://bucket/name"):
+        store_of("s3://bucket/a")
+    with pytest.raises(ValueError, match="a bucket is missing"):
+        store_of("gs:///a").stat("gs:///a")
+
+
+FAULTS: dict[str, list[int | str]] = {
+    "too many requests": [429, 429, 429],
+    "unavailable": [503, 503],
+    "reset": ["reset", "reset"],
+    "reset in the answer": ["reset-in-answer", "reset-in-answer"],
+    "slow": ["slow"],
+}
+ACTIONS: dict[str, Callable[[str], object]] = {
+    "read": lambda folder: read(f"{folder}/a"),
+    "write": lambda folder: write(f"{folder}/b", b"new"),
+    "list": lambda folder: store_of(folder).files(folder),
+    "move": lambda folder: store_of(folder).move_tree(folder, f"{folder}-moved"),
+    "remove": lambda folder: store_of(folder).remove(f"{folder}/a"),
+}
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_broken_requests_are_repeated(fault: str, action: str, remote_folder: str, door: Door, quick_backoff: None) -> None:
+    write(f"{remote_folder}/a", BODY[: 2**20])
+    door.faults = list(FAULTS[fault])
+    result = ACTIONS[action](remote_folder)
+    # The answer to a deletion is empty, so it arrives whole the first time.
+    assert door.faults == (["reset-in-answer"] if (fault, action) == ("reset in the answer", "remove") else [])
+    door.faults = []
+    after = {path: read(path) for path in store_of(remote_folder).files(remote_folder.rpartition("/")[0]) if path.startswith(remote_folder)}
+    a, whole = f"{remote_folder}/a", BODY[: 2**20]
+    expected = {
+        "read": {a: whole},
+        "write": {a: whole, f"{remote_folder}/b": b"new"},
+        "list": {a: whole},
+        "move": {f"{remote_folder}-moved/a": whole},
+        "remove": {},
+    }
+    assert after == expected[action]
+    assert result == {"read": whole, "list": [a]}.get(action)
