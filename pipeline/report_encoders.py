@@ -148,11 +148,11 @@ def _draw_grid(comparison: Mapping[str, Any], bands: Sequence[Sequence[float] | 
         return {
             "title": names["xy".index(name)],
             "scale": alt.Scale(domain=[min(ends), max(ends)], nice=False),
-            "axis": alt.Axis(format=".1f", grid=False),
+            "axis": alt.Axis(format=".1f", grid=False, tickCount=6),
         }
 
     opacity = alt.Opacity(
-        "pairs:Q", scale=alt.Scale(type="log", domain=[1, max(2, *(row["pairs"] for row in rows))], range=[0.18, 1]), legend=None
+        "pairs:Q", scale=alt.Scale(type="log", domain=[1, max(2, *(row["pairs"] for row in rows))], range=[0.3, 1]), legend=None
     )
     tooltip = [alt.Tooltip(field=name, title=title) for name, title in (("x", names[0]), ("y", names[1]), ("pairs", "pairs"))]
     squares = (

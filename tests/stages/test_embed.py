@@ -207,6 +207,7 @@ def test_an_image_that_one_encoder_cannot_take_is_dropped_for_that_encoder_only(
     assert (plain.vectors_ND.dtype, job.meter.total()) == (np.float16, 2 * len(rows))
 
 
+@pytest.mark.slow  # three processes import torch
 def test_workers_that_share_a_model_leave_the_same_bytes(tmp_path: Path, crawl: Path, settings: Settings) -> None:
     encoder = EmbedConfig(encoder="builtin", batch_size=4)
     run(at(settings(), tmp_path / "one", encoder))
