@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from encoders.table import Band, Settings, band_note, band_of, encoder_folder, encoder_list, entry_of
+from pagepairs.stores import local_copy
 
 __all__ = ["Band", "Encoder", "band_note", "band_of", "embed_all", "encoder_folder", "encoder_list", "load_encoder"]
 
@@ -62,8 +63,8 @@ def load_encoder(
     """Loads an encoder, ready to run.
 
     Args:
-      spec: a name of the table (`encoder_list`), or tflite:PATH.
-      weights: folder or file of a local checkpoint, as the encoder's library saves it; empty takes the published weights.
+      spec: a name of the table (`encoder_list`), or tflite:PATH; paths here and in `weights` may be gs://.
+      weights: folder or file of a checkpoint, as the encoder's library saves it; empty takes the published weights.
       device: auto, cpu or cuda; auto takes a GPU where there is one and the encoder can use it.
       threads: CPU threads of a TFLite or OpenVINO network, 0 = one a core. The threads of torch are the caller's
         (`torch.set_num_threads`).
@@ -77,8 +78,14 @@ def load_encoder(
       ValueError: for an unknown name, weights that are absent or do not fit, a device that is absent, a setting that the encoder has
         not got, a library that is not installed.
     """
+    module = importlib.import_module(entry_of(spec).module)
+    kind, colon, path = spec.partition(":")
+    try:
+        weights, spec = local_copy(weights), f"{kind}{colon}{local_copy(path)}"
+    except FileNotFoundError as error:
+        raise ValueError(f"--encoder {spec}: {error}") from error
     settings = Settings(weights=weights, device=device, threads=threads, dtype=dtype, compile=compile, input_size=input_size, engine=engine)
-    encoder: Encoder = importlib.import_module(entry_of(spec).module).load(spec, settings)
+    encoder: Encoder = module.load(spec, settings)
     return encoder
 
 
