@@ -4,11 +4,15 @@ import hashlib
 import itertools
 from pathlib import Path
 
+import numpy as np
 import pytest
 from object_store import Door
 
+from dedup.benchmark import read_benchmark
+from encoders import load_encoder
 from pagepairs.locks import lock_output
 from pagepairs.stores import store_of
+from pipeline.benchmark import main as benchmark_main
 from pipeline.commands import EXIT_OUTPUT, main
 
 # These name the version of the input file, which is a time here and a generation there, or the paths and times of the run.
@@ -56,3 +60,31 @@ def test_a_run_on_objects_gives_the_same_bytes(
     assert contents(output) == contents(local_run)
     with lock_output(f"{output}/.work/lock"):
         assert main("run", argv) == EXIT_OUTPUT
+
+
+def test_weights_and_indexes_may_stand_in_the_store(
+    shared_data: Path, remote_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    network = next((shared_data / "encoder_mobilenet").glob("*.tflite"))
+    place = f"{remote_folder}/{network.name}"
+    with store_of(place).open_write(place) as file:
+        file.write(network.read_bytes())
+    here, there = load_encoder(f"tflite:{network}"), load_encoder(f"tflite:{place}")
+    batch = np.full((1, here.input_size, here.input_size, 3), 90, np.uint8)
+    assert there.digest == here.digest
+    assert np.array_equal(there.embed(batch), here.embed(batch))
+
+    built = f"{tmp_path}/index"
+    photos = str(shared_data / "bench_dreambooth")
+    assert benchmark_main("benchmark", ["build", "--name", "b", "--images", photos, "--output", built, "--encoder", "builtin"]) == 0
+    for path in store_of(built).files(built):
+        with store_of(place).open_write(f"{remote_folder}/index{path[len(built) :]}") as file:
+            file.write(Path(path).read_bytes())
+    index = read_benchmark(f"{remote_folder}/index")
+    assert index.content == read_benchmark(built).content
+    assert index.folder == f"{remote_folder}/index"
+    with pytest.raises(ValueError, match="no index there; make one"):
+        read_benchmark(f"{remote_folder}/none")
+    with pytest.raises(ValueError, match="there is no such object"):
+        load_encoder(f"tflite:{remote_folder}/none.tflite")
