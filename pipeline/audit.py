@@ -19,7 +19,8 @@ from pagepairs.keys import prefix64
 from pagepairs.manifest import dataset_files
 from pipeline.commands import EXIT_SETTING, join_values
 from pipeline.datasets import work_folder
-from pipeline.pair_matches import MatchJob, check_encoders, embedded_digests, find_matches
+from pipeline.match_passes import MatchJob
+from pipeline.pair_matches import check_encoders, embedded_digests, find_matches
 from pipeline.report_text import plain
 from pipeline.runners import pipeline_options
 

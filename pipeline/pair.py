@@ -32,11 +32,12 @@ from pagepairs.manifest import Manifest
 from pagepairs.records import MATCHES, SCHEMA_VERSION
 from pagepairs.stores import exists
 from pipeline.jobs import Journal, Outcome, count_parts, part_name, run_parts, run_tasks
+from pipeline.match_passes import MatchJob
 from pipeline.pair_duplicates import find_stars
 from pipeline.pair_episodes import Episodes
 from pipeline.pair_job import PairJob
 from pipeline.pair_ledger import Pairs
-from pipeline.pair_matches import MatchJob, count_matches, find_matches
+from pipeline.pair_matches import count_matches, find_matches
 from pipeline.pair_members import Appear, Fetch, spread_found
 from pipeline.pair_pages import Mirrors, Pages, SpreadByPage
 from pipeline.pair_references import Aliases, Canonical, Resolve, SpreadImages, SpreadLinks, spread_aliases

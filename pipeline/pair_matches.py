@@ -12,7 +12,6 @@ What they found is small, a row a match, and is put together in one place.
 import functools
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,38 +22,15 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from dedup.benchmark import Benchmark, digest_differences
 from pagepairs.files import read_arrow, read_parquet, write_arrow
-from pagepairs.keys import prefix64
 from pagepairs.manifest import dataset_files, find_manifest
-from pagepairs.records import MATCHES, vectors_of
+from pagepairs.records import MATCHES
 from pagepairs.stores import local_copy, store_of
 from pipeline.jobs import Journal, Outcome, merge_outcomes, part_name, run_tasks
+from pipeline.match_passes import FACTS, FOUND, NEAR, SURVIVORS, MatchHashes, MatchJob, MatchVectors, ReadFacts, hashes_of
 
-SURVIVORS = 20
-"""Of each benchmark, the nearest images that stay."""
 SHOWN = 24
 """Matches of each benchmark whose items' thumbnails are kept for the report: the weakest, which a reader should judge."""
 _FILES_PER_TASK = 16
-
-_FOUND = pa.schema([("image_id", pa.string()), ("benchmark", pa.int16()), ("item", pa.int64())])
-_NEAR = pa.schema([*_FOUND, ("similarity", pa.float32())])
-_FACTS = pa.schema(
-    [("image_id", pa.string()), ("image_url", pa.string()), ("phash", pa.uint64()), ("pdq", pa.binary(32)), ("texture", pa.int16())]
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class MatchJob:
-    """What the passes share."""
-
-    output: str
-    work: str
-    benchmarks: tuple[Benchmark, ...]
-    only: str = ""
-    """File of the ids that are looked at, as sorted uint64 prefixes (.npy); "" for all."""
-
-    def path(self, step: str, task: str) -> str:
-        """Path of what a task leaves."""
-        return os.path.join(self.work, "matches", step, f"{task}.arrow")
 
 
 def check_encoders(benchmarks: Sequence[Benchmark], digests: Mapping[str, Mapping[str, str]], output: str) -> None:
@@ -94,8 +70,8 @@ def embedded_digests(output: str) -> dict[str, dict[str, str]]:
 def find_matches(job: MatchJob, options: PipelineOptions) -> pa.Table:
     """Runs the passes and returns the matches and the nearest survivors, in the order of records.MATCHES' first columns."""
     images = _tasks(dataset_files(os.path.join(job.output, "images")))
-    _run("hashes", images, _Hashes(job), job, options)
-    by_hash = _gather(job, "hashes", images, _FOUND)
+    _run("hashes", images, MatchHashes(job), job, options)
+    by_hash = _gather(job, "hashes", images, FOUND)
     write_arrow(job.path("", "by-hash"), by_hash)
     encoders = sorted({benchmark.encoder["name"] for benchmark in job.benchmarks if benchmark.encoder})
     vectors = {
@@ -103,12 +79,12 @@ def find_matches(job: MatchJob, options: PipelineOptions) -> pa.Table:
         for name in encoders
         for task, files in _tasks(dataset_files(os.path.join(job.output, "embeddings", name))).items()
     }
-    _run("vectors", vectors, _Vectors(job), job, options)
-    near = _gather(job, "vectors", vectors, _NEAR)
-    found = join_signals(by_hash, pa.concat_tables([near, _gather(job, "near-hashes", images, _NEAR)]), job.benchmarks)
+    _run("vectors", vectors, MatchVectors(job), job, options)
+    near = _gather(job, "vectors", vectors, NEAR)
+    found = join_signals(by_hash, pa.concat_tables([near, _gather(job, "near-hashes", images, NEAR)]), job.benchmarks)
     write_arrow(job.path("", "found"), found)
-    _run("facts", images, _Facts(job), job, options)
-    return describe(found, _gather(job, "facts", images, _FACTS), job.benchmarks)
+    _run("facts", images, ReadFacts(job), job, options)
+    return describe(found, _gather(job, "facts", images, FACTS), job.benchmarks)
 
 
 def count_matches(matches: pa.Table, benchmarks: Sequence[Benchmark], *, images: int, vectors: Mapping[str, int]) -> dict[str, Any]:
@@ -171,147 +147,6 @@ def _gather(job: MatchJob, step: str, tasks: Mapping[str, Any], schema: pa.Schem
     return pa.concat_tables([schema.empty_table(), *(read_arrow(job.path(step, name)) for name in tasks)])
 
 
-@functools.lru_cache(maxsize=16)
-def _open_hashes(folder: str, content: str) -> Any:
-    # FAISS is imported where it searches: stage scan, which imports this module's package, does without.
-    from dedup.benchmark_hashes import open_hashes
-
-    del content  # only a key: another index may take the folder's place
-    return open_hashes(pq.read_table(os.path.join(folder, "items.parquet"), columns=["phash", "pdq", "texture"]))
-
-
-@functools.lru_cache(maxsize=16)
-def _open_vectors(folder: str, content: str, search: Any) -> Any:
-    from dedup.benchmark_vectors import open_vectors
-
-    del content
-    return open_vectors(folder, search)
-
-
-@functools.lru_cache(maxsize=2)
-def _read_only(path: str) -> np.ndarray:
-    only: np.ndarray = np.load(path, mmap_mode="r")
-    return only
-
-
-def _take_only(table: pa.Table, job: MatchJob) -> pa.Table:
-    """Returns the rows whose image is looked at."""
-    if not job.only or not table.num_rows:
-        return table
-    only, ids = _read_only(job.only), prefix64(table["image_id"])
-    place = np.minimum(np.searchsorted(only, ids), max(0, len(only) - 1))
-    return table.filter(pa.array(only[place] == ids)) if len(only) else table.slice(0, 0)
-
-
-def _read_images(path: str, columns: list[str], job: MatchJob) -> pa.Table:
-    """Returns the kept images of a file of images/, each once."""
-    table = read_parquet(path, ["image_id", "reason", *columns])
-    table = _take_only(table.filter(pc.equal(table["reason"], "")), job)
-    ids = table["image_id"].combine_chunks()
-    first = pc.index_in(ids.unique(), ids)
-    return table.take(first)
-
-
-class _Hashes:
-    """Writes which images match by hash; of an index of hashes alone also the nearest images."""
-
-    def __init__(self, job: MatchJob) -> None:
-        self._job = job
-
-    def __call__(self, task: tuple[str, list[str]]) -> Outcome:
-        from dedup.benchmark_hashes import MIN_TEXTURE, hash_distances, match_hashes, nearest_by_phash, pdq_array
-
-        name, files = task
-        found, near, flat, seen = [_FOUND.empty_table()], [_NEAR.empty_table()], 0, 0
-        for path in files:
-            table = _read_images(path, ["phash", "pdq", "texture"], self._job)
-            phash, texture = table["phash"].to_numpy(), table["texture"].to_numpy()
-            pdq = pdq_array(table["pdq"].cast(pa.binary()))
-            flat, seen = flat + int((texture < MIN_TEXTURE).sum()), seen + table.num_rows
-            for number, benchmark in enumerate(self._job.benchmarks):
-                search = _open_hashes(local_copy(benchmark.folder), benchmark.content)
-                query, item = match_hashes(search, phash, pdq, texture)
-                found.append(_rows(table["image_id"], query, number, item))
-                if benchmark.encoder is None:
-                    other = np.setdiff1d(np.flatnonzero(texture >= MIN_TEXTURE), query)
-                    item = nearest_by_phash(search, phash[other])
-                    other, item = other[item >= 0], item[item >= 0]
-                    # Bits of both hashes stand in for the cosine that such an index lacks: the fewer, the nearer.
-                    by_phash, by_pdq = hash_distances(search, phash[other], pdq[other], item)
-                    bits = by_phash.astype(np.float32) + by_pdq
-                    near.append(_nearest(_rows(table["image_id"], other, number, item, -bits)))
-        write_arrow(self._job.path("hashes", name), pa.concat_tables(found))
-        write_arrow(self._job.path("near-hashes", name), pa.concat_tables(near))
-        return Outcome(counters={"images": seen, "flat": flat})
-
-
-class _Vectors:
-    """Writes the nearest item of images at or above the cut and of the nearest below it, and how near those are that match by hash."""
-
-    def __init__(self, job: MatchJob) -> None:
-        self._job = job
-
-    def __call__(self, task: tuple[str, list[str]]) -> Outcome:
-        from dedup.benchmark_vectors import nearest_items, similarities_to
-
-        name, files = task
-        by_hash = read_arrow(self._job.path("", "by-hash"))
-        found, seen = [_NEAR.empty_table()], 0
-        below = {number: _NEAR.empty_table() for number in range(len(self._job.benchmarks))}
-        for path in files:
-            table = _take_only(read_parquet(path), self._job)
-            vectors_ND, seen = vectors_of(table["embedding"]), seen + table.num_rows
-            for number, benchmark in enumerate(self._job.benchmarks):
-                if benchmark.encoder is None or benchmark.encoder["name"] != os.path.basename(os.path.dirname(path)):
-                    continue
-                opened = _open_vectors(local_copy(benchmark.folder), benchmark.content, benchmark.search)
-                item, similarity = nearest_items(opened, vectors_ND)
-                asked = by_hash.filter(pc.equal(by_hash["benchmark"], number))
-                place = pc.index_in(asked["image_id"], table["image_id"])
-                asked, place = asked.filter(pc.is_valid(place)), place.drop_null().to_numpy()
-                to_item = asked["item"].to_numpy()
-                found.append(_rows(table["image_id"], place, number, to_item, similarities_to(opened, vectors_ND[place], to_item)))
-                matches = similarity >= np.float32(benchmark.cut)
-                rows = np.flatnonzero(matches)
-                found.append(_rows(table["image_id"], rows, number, item[rows], similarity[rows]))
-                rows = np.setdiff1d(np.flatnonzero(~matches), place)
-                near = _rows(table["image_id"], rows, number, item[rows], similarity[rows])
-                below[number] = _nearest(pa.concat_tables([below[number], near]))
-        write_arrow(self._job.path("vectors", name), pa.concat_tables([*found, *below.values()]))
-        return Outcome(counters={"images": seen})
-
-
-class _Facts:
-    """Writes URL and hashes of the images that were found."""
-
-    def __init__(self, job: MatchJob) -> None:
-        self._job = job
-
-    def __call__(self, task: tuple[str, list[str]]) -> Outcome:
-        name, files = task
-        wanted = read_arrow(self._job.path("", "found"))["image_id"].combine_chunks().unique()
-        tables = [_FACTS.empty_table()]
-        for path in files:
-            table = read_parquet(path, ["reason", *_FACTS.names])
-            tables.append(table.filter(pc.and_(pc.is_in(table["image_id"], wanted), pc.equal(table["reason"], ""))).select(_FACTS.names))
-        write_arrow(self._job.path("facts", name), pa.concat_tables(tables))
-        return Outcome()
-
-
-def _nearest(rows: pa.Table) -> pa.Table:
-    """Returns the rows of the nearest images, as many as survivors are shown."""
-    if rows.num_rows <= SURVIVORS:  # of no rows at all Arrow cannot choose
-        return rows
-    return rows.take(pc.select_k_unstable(rows, SURVIVORS, [("similarity", "descending"), ("image_id", "ascending")]))
-
-
-def _rows(ids: pa.ChunkedArray, row: np.ndarray, benchmark: int, item: np.ndarray, similarity: np.ndarray | None = None) -> pa.Table:
-    columns = [ids.take(pa.array(row, pa.int64())), pa.array(np.full(len(row), benchmark), pa.int16()), pa.array(item, pa.int64())]
-    if similarity is None:
-        return pa.table(columns, schema=_FOUND)
-    return pa.table([*columns, pa.array(similarity, pa.float32())], schema=_NEAR)
-
-
 def join_signals(by_hash: pa.Table, near: pa.Table, benchmarks: Sequence[Benchmark]) -> pa.Table:
     """Returns one row an image and benchmark: image_id, benchmark, item, similarity (null if unknown), signal ("" for a survivor).
 
@@ -342,7 +177,7 @@ def join_signals(by_hash: pa.Table, near: pa.Table, benchmarks: Sequence[Benchma
         nearest = sorted(once.values(), key=lambda row: (-row["similarity"], row["image_id"]))[:SURVIVORS]
         kept += [row if benchmarks[number].encoder is not None else row | {"similarity": None} for row in nearest]
     kept.sort(key=lambda row: (row["benchmark"], row["image_id"]))
-    return pa.Table.from_pylist(kept, schema=pa.schema([*_NEAR, ("signal", pa.string())]))
+    return pa.Table.from_pylist(kept, schema=pa.schema([*NEAR, ("signal", pa.string())]))
 
 
 def describe(found: pa.Table, facts: pa.Table, benchmarks: Sequence[Benchmark]) -> pa.Table:
@@ -352,7 +187,7 @@ def describe(found: pa.Table, facts: pa.Table, benchmarks: Sequence[Benchmark]) 
 
     Args:
       found: as `join_signals` returns it.
-      facts: columns of _FACTS; an image may be there several times.
+      facts: columns of FACTS; an image may be there several times.
     """
     from dedup.benchmark_hashes import MIN_TEXTURE, hash_distances, pdq_array
 
@@ -366,7 +201,7 @@ def describe(found: pa.Table, facts: pa.Table, benchmarks: Sequence[Benchmark]) 
         fact = facts.take(pc.index_in(own["image_id"], facts["image_id"]))
         item = own["item"].to_numpy()
         items = pq.read_table(os.path.join(local_copy(benchmark.folder), "items.parquet"), columns=["item_id", "item"]).take(pa.array(item))
-        search = _open_hashes(local_copy(benchmark.folder), benchmark.content)
+        search = hashes_of(local_copy(benchmark.folder), benchmark.content)
         phash, pdq = hash_distances(search, fact["phash"].to_numpy(), pdq_array(fact["pdq"].cast(pa.binary())), item)
         columns = {
             "image_id": own["image_id"],

@@ -112,19 +112,22 @@ def test_an_index_in_another_place_changes_nothing_and_another_cut_does(
 
 
 def twin(body: bytes) -> bytes:
-    """Returns the picture under a fine pattern, the first of some that leaves the 64-bit pHash as it is and changes PDQ."""
+    """Returns the picture under a fine pattern: near enough to be its copy, its PDQ too far for a list that holds PDQ alone."""
     with Image.open(io.BytesIO(body)) as image:
         rgb = np.asarray(image.convert("RGB"), np.float64)
     known = look(body, ScanConfig())
-    for seed in range(50):
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
         waves = np.zeros(rgb.shape[:2])
-        waves[9:16, 1:16] = np.random.default_rng(seed).choice([-1, 1], (7, 15))
+        waves[9:16, 1:16] = rng.choice([-1, 1], (7, 15))
         pattern = idctn(waves, norm="ortho")
-        changed = encode(Image.fromarray(np.clip(rgb + 20 * (pattern / np.abs(pattern).max())[..., None], 0, 255).astype(np.uint8)))
+        strength = float(rng.uniform(0.5, 12))
+        changed = encode(Image.fromarray(np.clip(rgb + strength * (pattern / np.abs(pattern).max())[..., None], 0, 255).astype(np.uint8)))
         seen = look(changed, ScanConfig())
-        if seen.phash == known.phash and (int.from_bytes(seen.pdq, "big") ^ int.from_bytes(known.pdq, "big")).bit_count() > 48:
+        bits = (int.from_bytes(seen.pdq, "big") ^ int.from_bytes(known.pdq, "big")).bit_count()
+        if seen.phash == known.phash and 31 < bits <= 48:
             return changed
-    raise AssertionError("no pattern leaves the pHash as it is")
+    raise AssertionError("no pattern changes PDQ alone")
 
 
 def test_copies_of_a_match_go_with_it(tmp_path: Path, pagepairs) -> None:

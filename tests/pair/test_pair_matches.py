@@ -9,7 +9,8 @@ import pyarrow as pa
 from dedup.benchmark import Benchmark
 from pagepairs.files import write_parquet
 from pagepairs.records import IMAGES, MATCHES
-from pipeline.pair_matches import SHOWN, SURVIVORS, join_signals, mark_matches, shown_mask
+from pipeline.match_passes import SURVIVORS
+from pipeline.pair_matches import SHOWN, join_signals, mark_matches, shown_mask
 
 _FOUND = pa.schema([("image_id", pa.string()), ("benchmark", pa.int16()), ("item", pa.int64())])
 _NEAR = pa.schema([*_FOUND, ("similarity", pa.float32())])

@@ -1,0 +1,184 @@
+"""The three passes that look for benchmark images, each over some files of images/ or embeddings/; pair_matches.py puts them together."""
+
+import functools
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dedup.benchmark import Benchmark
+from pagepairs.files import read_arrow, read_parquet, write_arrow
+from pagepairs.keys import prefix64
+from pagepairs.records import vectors_of
+from pagepairs.stores import local_copy
+from pipeline.jobs import Outcome
+
+SURVIVORS = 20
+"""Of each benchmark, the nearest images that stay."""
+
+FOUND = pa.schema([("image_id", pa.string()), ("benchmark", pa.int16()), ("item", pa.int64())])
+NEAR = pa.schema([*FOUND, ("similarity", pa.float32())])
+FACTS = pa.schema(
+    [("image_id", pa.string()), ("image_url", pa.string()), ("phash", pa.uint64()), ("pdq", pa.binary(32)), ("texture", pa.int16())]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchJob:
+    """What the passes share."""
+
+    output: str
+    work: str
+    benchmarks: tuple[Benchmark, ...]
+    only: str = ""
+    """File of the ids that are looked at, as sorted uint64 prefixes (.npy); "" for all."""
+
+    def path(self, step: str, task: str) -> str:
+        """Path of what a task leaves."""
+        return os.path.join(self.work, "matches", step, f"{task}.arrow")
+
+
+class MatchHashes:
+    """Writes which images match by hash; of an index of hashes alone also the nearest images."""
+
+    def __init__(self, job: MatchJob) -> None:
+        self._job = job
+
+    def __call__(self, task: tuple[str, list[str]]) -> Outcome:
+        from dedup.benchmark_hashes import MIN_TEXTURE, hash_distances, match_hashes, nearest_by_phash, pdq_array
+
+        name, files = task
+        found, near, flat, seen = [FOUND.empty_table()], [NEAR.empty_table()], 0, 0
+        for path in files:
+            table = _read_images(path, ["phash", "pdq", "texture"], self._job)
+            phash, texture = table["phash"].to_numpy(), table["texture"].to_numpy()
+            pdq = pdq_array(table["pdq"].cast(pa.binary()))
+            flat, seen = flat + int((texture < MIN_TEXTURE).sum()), seen + table.num_rows
+            for number, benchmark in enumerate(self._job.benchmarks):
+                search = hashes_of(local_copy(benchmark.folder), benchmark.content)
+                query, item = match_hashes(search, phash, pdq, texture)
+                found.append(_rows(table["image_id"], query, number, item))
+                if benchmark.encoder is None:
+                    other = np.setdiff1d(np.flatnonzero(texture >= MIN_TEXTURE), query)
+                    item = nearest_by_phash(search, phash[other])
+                    other, item = other[item >= 0], item[item >= 0]
+                    # Bits of both hashes stand in for the cosine that such an index lacks: the fewer, the nearer.
+                    by_phash, by_pdq = hash_distances(search, phash[other], pdq[other], item)
+                    bits = by_phash.astype(np.float32) + by_pdq
+                    near.append(_nearest(_rows(table["image_id"], other, number, item, -bits)))
+        write_arrow(self._job.path("hashes", name), pa.concat_tables(found))
+        write_arrow(self._job.path("near-hashes", name), pa.concat_tables(near))
+        return Outcome(counters={"images": seen, "flat": flat})
+
+
+class MatchVectors:
+    """Writes the nearest item of images at or above the cut and of the nearest below it, and how near those are that match by hash."""
+
+    def __init__(self, job: MatchJob) -> None:
+        self._job = job
+
+    def __call__(self, task: tuple[str, list[str]]) -> Outcome:
+        from dedup.benchmark_vectors import nearest_items, similarities_to
+
+        name, files = task
+        by_hash = read_arrow(self._job.path("", "by-hash"))
+        found, seen = [NEAR.empty_table()], 0
+        below = {number: NEAR.empty_table() for number in range(len(self._job.benchmarks))}
+        for path in files:
+            table = _take_only(read_parquet(path), self._job)
+            vectors_ND, seen = vectors_of(table["embedding"]), seen + table.num_rows
+            for number, benchmark in enumerate(self._job.benchmarks):
+                if benchmark.encoder is None or benchmark.encoder["name"] != os.path.basename(os.path.dirname(path)):
+                    continue
+                opened = _open_vectors(local_copy(benchmark.folder), benchmark.content, benchmark.search)
+                item, similarity = nearest_items(opened, vectors_ND)
+                asked = by_hash.filter(pc.equal(by_hash["benchmark"], number))
+                place = pc.index_in(asked["image_id"], table["image_id"])
+                asked, place = asked.filter(pc.is_valid(place)), place.drop_null().to_numpy()
+                to_item = asked["item"].to_numpy()
+                found.append(_rows(table["image_id"], place, number, to_item, similarities_to(opened, vectors_ND[place], to_item)))
+                matches = similarity >= np.float32(benchmark.cut)
+                rows = np.flatnonzero(matches)
+                found.append(_rows(table["image_id"], rows, number, item[rows], similarity[rows]))
+                rows = np.setdiff1d(np.flatnonzero(~matches), place)
+                near = _rows(table["image_id"], rows, number, item[rows], similarity[rows])
+                below[number] = _nearest(pa.concat_tables([below[number], near]))
+        write_arrow(self._job.path("vectors", name), pa.concat_tables([*found, *below.values()]))
+        return Outcome(counters={"images": seen})
+
+
+class ReadFacts:
+    """Writes URL and hashes of the images that were found."""
+
+    def __init__(self, job: MatchJob) -> None:
+        self._job = job
+
+    def __call__(self, task: tuple[str, list[str]]) -> Outcome:
+        name, files = task
+        wanted = read_arrow(self._job.path("", "found"))["image_id"].combine_chunks().unique()
+        tables = [FACTS.empty_table()]
+        for path in files:
+            table = read_parquet(path, ["reason", *FACTS.names])
+            tables.append(table.filter(pc.and_(pc.is_in(table["image_id"], wanted), pc.equal(table["reason"], ""))).select(FACTS.names))
+        write_arrow(self._job.path("facts", name), pa.concat_tables(tables))
+        return Outcome()
+
+
+def _read_images(path: str, columns: list[str], job: MatchJob) -> pa.Table:
+    """Returns the kept images of a file of images/, each once."""
+    table = read_parquet(path, ["image_id", "reason", *columns])
+    table = _take_only(table.filter(pc.equal(table["reason"], "")), job)
+    ids = table["image_id"].combine_chunks()
+    first = pc.index_in(ids.unique(), ids)
+    return table.take(first)
+
+
+def _take_only(table: pa.Table, job: MatchJob) -> pa.Table:
+    """Returns the rows whose image is looked at."""
+    if not job.only or not table.num_rows:
+        return table
+    only, ids = _read_only(job.only), prefix64(table["image_id"])
+    place = np.minimum(np.searchsorted(only, ids), max(0, len(only) - 1))
+    return table.filter(pa.array(only[place] == ids)) if len(only) else table.slice(0, 0)
+
+
+@functools.lru_cache(maxsize=2)
+def _read_only(path: str) -> np.ndarray:
+    only: np.ndarray = np.load(path, mmap_mode="r")
+    return only
+
+
+@functools.lru_cache(maxsize=16)
+def hashes_of(folder: str, content: str) -> Any:
+    """Returns the hash search of an index, opened once a process."""
+    # FAISS is imported where it searches: stage scan, which imports this module's package, does without.
+    from dedup.benchmark_hashes import open_hashes
+
+    del content  # only a key: another index may take the folder's place
+    return open_hashes(pq.read_table(os.path.join(folder, "items.parquet"), columns=["phash", "pdq", "texture"]))
+
+
+@functools.lru_cache(maxsize=16)
+def _open_vectors(folder: str, content: str, search: Any) -> Any:
+    from dedup.benchmark_vectors import open_vectors
+
+    del content
+    return open_vectors(folder, search)
+
+
+def _nearest(rows: pa.Table) -> pa.Table:
+    """Returns the rows of the nearest images, as many as survivors are shown."""
+    if rows.num_rows <= SURVIVORS:  # of no rows at all Arrow cannot choose
+        return rows
+    return rows.take(pc.select_k_unstable(rows, SURVIVORS, [("similarity", "descending"), ("image_id", "ascending")]))
+
+
+def _rows(ids: pa.ChunkedArray, row: np.ndarray, benchmark: int, item: np.ndarray, similarity: np.ndarray | None = None) -> pa.Table:
+    columns = [ids.take(pa.array(row, pa.int64())), pa.array(np.full(len(row), benchmark), pa.int16()), pa.array(item, pa.int64())]
+    if similarity is None:
+        return pa.table(columns, schema=FOUND)
+    return pa.table([*columns, pa.array(similarity, pa.float32())], schema=NEAR)
