@@ -103,11 +103,7 @@ def evaluate(config: EvaluateConfig, *, load_generator: LoadGenerator, load_spac
 
 def _model_sets(config: EvaluateConfig, load_generator: LoadGenerator, load_spaces: LoadSpaces) -> "tuple[Sequence[FeatureSpace], Sets]":
     samples, needed = config.samples_per_condition, config.shots * config.samples_per_condition
-    classes = by_class(find_images(config.images, flag="--images"), seed=config.seed)
-    check_classes(classes, folder=config.images, needed=needed)
-    copier = copier_warning(real=samples, conditions=1, k=config.neighbours)
-    if copier and not config.copiers_pass:
-        raise ValueError(f"--samples-per-condition {samples}: {copier}, or say --copiers-pass")
+    classes, copier = _checked_classes(config)
     generator, spaces = load_generator(config), load_spaces(config)
     reader = _ClassReader(classes, needed=needed, config=config, generator=generator)
     real = extract(spaces, show_progress(reader.images(), sum(min(len(files), 2 * needed) for files in classes.values()), "real images"))
@@ -124,22 +120,33 @@ def _model_sets(config: EvaluateConfig, load_generator: LoadGenerator, load_spac
         make_samples(generator, wanted, guidance=weight, folder=os.path.join(config.output, "samples", name))
         features[name] = extract(spaces, pixels(name))
     generated = [{name: found[place] for name, found in features.items()} for place in range(len(spaces))]
+    protocol = {
+        "name": "k-shot",
+        "classes": len(classes),
+        "real_images": len(split.real),
+        "conditions": len(split.conditions),
+        "samples_per_condition": samples,
+        "neighbours": config.neighbours,
+        "size_px": generator.image_px,
+    }
     facts = {
-        "protocol": {
-            "name": "k-shot",
-            "classes": len(classes),
-            "real_images": len(split.real),
-            "conditions": len(split.conditions),
-            "samples_per_condition": samples,
-            "neighbours": config.neighbours,
-            "size_px": generator.image_px,
-        },
+        "protocol": protocol,
         "sets": {name: {"guidance": weight} for name, weight in sets.items()},
         "model": dict(generator.digest),
         "cosines": {"encoder": dict(spaces[0].digest), "rows": cosines(generated[0], real[0][split.conditions], samples=samples)},
         "warnings": [copier] if copier else [],
     }
     return spaces, Sets(real=real, generated=generated, split=split, pixels=pixels, facts=facts, dropped=reader.dropped, wanted=wanted)
+
+
+def _checked_classes(config: EvaluateConfig) -> tuple[dict[str, list[ImageFile]], str]:
+    """Returns the classes of --images, and what is to be said where recall cannot tell a copier and that was asked for."""
+    classes = by_class(find_images(config.images, flag="--images"), seed=config.seed)
+    check_classes(classes, folder=config.images, needed=config.shots * config.samples_per_condition)
+    copier = copier_warning(real=config.samples_per_condition, conditions=1, k=config.neighbours)
+    if copier and not config.copiers_pass:
+        raise ValueError(f"--samples-per-condition {config.samples_per_condition}: {copier}, or say --copiers-pass")
+    return classes, copier
 
 
 class _ClassReader:
@@ -185,8 +192,8 @@ def _keep_manifest(
 def _folder_sets(config: EvaluateConfig, _: LoadGenerator, load_spaces: LoadSpaces) -> "tuple[Sequence[FeatureSpace], Sets]":
     folders = {"generated": config.generated, "real": config.real}
     files = {name: _shuffled(find_images(path, flag=f"--{name}"), config.seed) for name, path in folders.items()}
-    dropped, spaces = Dropped(), load_spaces(config)
     size_px = config.size or _common_size(files["generated"], config.generated)
+    dropped, spaces = Dropped(), load_spaces(config)
 
     def pixels(name: str, dropped: Dropped) -> Iterator[np.ndarray]:
         return (picture.rgb_HW3 for picture in read_images(files[name], size_px=size_px, dropped=dropped))

@@ -2,13 +2,14 @@
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+Plot = Callable[[Axes, Mapping[str, Any], Mapping[str, Mapping[str, Any]], Mapping[str, str]], None]
 THEMES = {
     "light": {"ink": "#1a1c1e", "dim": "#666b70", "line": "#d8d6cf", "mark": "#12756d", "real": "#8f4310", "paper": "#ffffff"},
     "dark": {"ink": "#e9e8e4", "dim": "#9a9ea2", "line": "#3a3e42", "mark": "#45b3a5", "real": "#f0b07a", "paper": "#1a1d1f"},
@@ -40,25 +41,24 @@ _COLOURS = {
 }  # fmt: skip
 
 
-def draw_plots(space: Mapping[str, Any], sets: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Returns the plots of one feature space by theme, as data URIs of SVGs: precision against recall, and distance against guidance.
+def draw_plots(space: Mapping[str, Any], sets: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Returns the plots of one feature space, each by theme, as data URIs of SVGs.
+
+    The first shows precision against recall; where there are several sets, the second shows their distance against guidance.
 
     Args:
       space: an entry of `spaces` in evaluation.json.
       sets: `sets` of evaluation.json; those that have a guidance are joined in its order.
     """
-    return {name: _draw(space, sets, colours) for name, colours in THEMES.items()}
+    plots = [_precision_recall, _distance] if len(space["rows"]) > 1 else [_precision_recall]
+    return [{name: _draw(plot, space, sets, colours) for name, colours in THEMES.items()} for plot in plots]
 
 
-def _draw(space: Mapping[str, Any], sets: Mapping[str, Mapping[str, Any]], colours: Mapping[str, str]) -> str:
-    swept = len(space["rows"]) > 1
+def _draw(plot: Plot, space: Mapping[str, Any], sets: Mapping[str, Mapping[str, Any]], colours: Mapping[str, str]) -> str:
     style: Any = {**_STYLE, **{name: colours[colour] for name, colour in _COLOURS.items()}}
     with mpl.rc_context(style):
-        figure = Figure(figsize=(9.6 if swept else 4.8, 4.2), layout="constrained")
-        axes = figure.subplots(1, 2 if swept else 1, squeeze=False)[0]
-        _precision_recall(axes[0], space, sets, colours)
-        if swept:
-            _distance(axes[1], space, sets, colours)
+        figure = Figure(figsize=(4.8, 4.2), layout="constrained")
+        plot(figure.subplots(), space, sets, colours)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
