@@ -160,9 +160,7 @@ def test_folders_of_this_machine_are_refused_on_dataflow() -> None:
     check_reach(pipeline_options((), 1), "/out", ["/c.warc"])
 
 
-def test_a_dry_run_checks_the_runner_and_prints_its_options(
-    site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_dry_run_checks_the_runner_and_prints_its_options(site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["run", "--input", str(site), "--output", str(tmp_path / "out"), "--encoder", "builtin", "--dry-run"]
     assert main([*command, *DATAFLOW, IMAGE]) == 2
     assert f"--output {tmp_path / 'out'}: Dataflow's workers do not see this machine" in capsys.readouterr().err
