@@ -1,5 +1,6 @@
 """What every runner is started with, and what is refused before any work begins."""
 
+import json
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import apache_beam as beam
 import pytest
 from launch import environment
 
+from pagepairs.cli import main
 from pipeline.runners import CheckedDoFn, JobFailed, check_reach, default_threads, is_local, open_job, pipeline_options
 
 DATAFLOW = ["--runner=DataflowRunner", "--project=proj-x", "--region=europe-west4", "--temp_location=gs://bucket/tmp"]
@@ -156,6 +158,16 @@ def test_folders_of_this_machine_are_refused_on_dataflow() -> None:
         with pytest.raises(ValueError, match=re.escape(flag)):
             check_reach(options, output, inputs)
     check_reach(pipeline_options((), 1), "/out", ["/c.warc"])
+
+
+def test_a_dry_run_checks_the_runner_and_prints_its_options(site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["run", "--input", str(site), "--output", str(tmp_path / "out"), "--encoder", "builtin", "--dry-run"]
+    assert main([*command, *DATAFLOW, IMAGE]) == 2
+    assert f"--output {tmp_path / 'out'}: Dataflow's workers do not see this machine" in capsys.readouterr().err
+    assert main([*command, "--workers", "2"]) == 0
+    jobs = json.loads(capsys.readouterr().out)["plan"]["jobs"]
+    assert jobs == {"runner": "FnApiRunner", "direct_num_workers": 2, "direct_running_mode": "multi_processing", "save_main_session": False}
+    assert not (tmp_path / "out").exists()
 
 
 def test_threads_of_a_process_are_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
