@@ -221,7 +221,7 @@ def test_flat_images_never_match(tmp_path: Path, pagepairs) -> None:
 def test_an_audit_finds_what_a_run_without_the_index_left(site_run: Path, index: Path, tmp_path: Path, pagepairs) -> None:
     output = shutil.copytree(site_run, tmp_path / "out")
     done = pagepairs("audit", "--output", output, "--benchmark", index, "--sample", 100)
-    assert done.code == 6, done.err
+    assert done.code == 7, done.err
     found = json.loads((output / "report" / "audit.json").read_text())
     assert {row["image_url"] for row in found["left"]} == {"https://site.example/2/1.jpg", "https://site.example/3/0.jpg"}
     assert found["clean"] is False
@@ -309,7 +309,7 @@ def test_imagededups_network_is_asked_where_weights_are_given(site_run: Path, in
     torch.save(mobilenet_v3_small(weights=None).state_dict(), tmp_path / "random.pth")
     audit = ["audit", "--output", output, "--benchmark", index, "--sample", 8]
     done = pagepairs(*audit, "--cnn-weights", tmp_path / "random.pth")
-    assert done.code == 6, done.err
+    assert done.code == 7, done.err
     second = json.loads((output / "report" / "audit.json").read_text())["second_opinion"]["imagededup CNN"]
     assert (second["images"], second["items"]) == (8, 3)
     assert all(row["cosine"] >= 0.9 and row["item"] in (HOSTILE, "b.jpg", "other.jpg") for row in second["rows"])
