@@ -54,7 +54,7 @@ class AuditConfig:
 
 
 def main(command: str, argv: Sequence[str]) -> int:
-    """Runs `pagepairs audit`; returns 0 if nothing is left, 6 if something is or was not checked, 2 for what a user can set right."""
+    """Runs `pagepairs audit`; returns 0 if nothing is left, 7 if something is or was not checked, 2 for what a user can set right."""
     try:
         argv = join_values(argv, "--benchmark")
         config = tyro.cli(AuditConfig, prog=f"pagepairs {command}", args=list(argv), config=(tyro.conf.OmitArgPrefixes,))
