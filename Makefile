@@ -22,7 +22,7 @@ lint: .venv/installed-dev
 	$(BIN)/mypy
 
 bench: .venv/installed-dev
-	for name in sources scan isolate pair shard formats embed decode report run; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in sources scan isolate pair shard formats embed decode report train_step reader run; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
