@@ -333,3 +333,24 @@ def test_a_kill_during_a_checkpoint_leaves_the_one_before(pair_shards: Path, tmp
     assert_equal(run, tmp_path / "straight")
     assert learned(run) == learned(tmp_path / "straight")
     assert not list((run / "checkpoints").glob(".tmp-*"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "relative"),
+    [
+        ({"checkpoint_levels": (0, 1)}, 0.0),
+        ({"channels_last": "on"}, 1e-4),
+        ({"precision": "bf16"}, 0.02),
+        pytest.param({"compile": "on"}, 1e-4, marks=pytest.mark.slow),
+    ],
+)
+def test_switches_change_speed_and_memory_not_what_is_learned(
+    pair_shards: Path, tmp_path: Path, settings: dict[str, Any], relative: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    still = dataclasses.replace(TOY, network=dataclasses.replace(TOY.network, dropout=0.0))  # compiled dropout draws other numbers
+    monkeypatch.setitem(presets.PRESETS, "tiny", lambda: still)  # type: ignore[arg-type]
+    for name, given in (("base", {}), ("switched", settings)):
+        train(config(pair_shards, tmp_path / name, total_images=48, **given), str)
+    base, switched = ([line["loss"] for line in log_lines(tmp_path / name)] for name in ("base", "switched"))
+    np.testing.assert_allclose(switched, base, rtol=relative)
+    assert all(value.dtype == torch.float32 for value in tensors(tmp_path / "switched").values())

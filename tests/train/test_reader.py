@@ -53,14 +53,15 @@ def test_a_batch_holds_the_pairs_that_its_keys_name(tmp_path: Path) -> None:
 
     groups = open_shards(str(make_shards(tmp_path / "shards", 10, shards=2, change=note)), "pairs")
     assert groups.sizes == (5, 5)
-    encoder = load_encoder("builtin")
+    made = conditioner()
+    encoder = made.encoder
     seen = []
     for batch in read(groups, range(5)):
         for place, key in enumerate(batch.keys):
             seen.append(key)
             target, condition = (np.asarray(Image.open(io.BytesIO(picture(2 * names[key] + side)))) for side in (1, 0))
             np.testing.assert_array_equal(batch.target_BHW3[place].numpy(), fit(target, 16))
-            np.testing.assert_array_equal(batch.condition_BS[place].numpy(), encoder.tokens(encoder.preprocess(condition)[None])[0])
+            np.testing.assert_array_equal(batch.condition_BS[place].numpy(), made.of_image(encoder.preprocess(condition)))
     assert sorted(seen) == sorted(2 * list(names))  # five batches of four: two epochs
 
 
@@ -166,9 +167,9 @@ def test_above_one_percent_the_run_stops(tmp_path: Path) -> None:
 
 def test_label_mode_takes_another_image_of_the_class(tmp_path: Path) -> None:
     groups = open_classes(str(make_classes(tmp_path / "set", {"cat": 3, "dog": 2})))
-    encoder = load_encoder("builtin")
+    made = conditioner()
     tokens = {
-        (name, place): encoder.tokens(encoder.preprocess(pixels_of(picture(100 * number + place)))[None])[0]
+        (name, place): made.of_image(made.encoder.preprocess(pixels_of(picture(100 * number + place))))
         for number, (name, count) in enumerate({"cat": 3, "dog": 2}.items())
         for place in range(count)
     }
@@ -234,4 +235,6 @@ def test_conditions_are_remembered() -> None:
     first = made.of_image(image)
     assert made.of_image(image.copy()) is first
     assert made.shape() == (64, 12)
+    cells = made.encoder.tokens(image[None])[0]
+    np.testing.assert_allclose(first, np.concatenate([cells[:, :3] / 100, cells[:, 3:]], axis=1), rtol=1e-6)
     assert Conditioner(load_encoder("builtin"), "film").shape() == (338,)
