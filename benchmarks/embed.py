@@ -140,11 +140,10 @@ def run_side(args: argparse.Namespace) -> None:
 def infer(batches: Sequence[np.ndarray], models: Any) -> None:
     """Sends batches through RunInference, some a call, as the stage sends units."""
     import apache_beam as beam
+    import processes
     from apache_beam.ml.inference.base import ModelHandler, RunInference
 
     from pipeline.jobs import pipeline_options
-
-    import processes
 
     processes.HELD[:] = [models, batches]
 

@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-
 HELD: list[Any] = []
 """What a Beam handler made in a script uses of this process: Beam would pickle the script's own globals, networks and all."""
 
