@@ -32,7 +32,6 @@ from processes import conditions, in_turn, measured, median, ratio
 
 MEGAPIXELS = 0.3
 _CALL = 16
-_HELD: list[Any] = []  # network and batches of this process: Beam would pickle what a handler holds
 _OPEN_CLIP = {"clip-b32": "ViT-B-32", "clip-b16": "ViT-B-16", "clip-l14": "ViT-L-14", "siglip-base": "ViT-B-16-SigLIP"}
 _PEER = """
 import sys, functools, warnings
@@ -141,21 +140,22 @@ def run_side(args: argparse.Namespace) -> None:
 def infer(batches: Sequence[np.ndarray], models: Any) -> None:
     """Sends batches through RunInference, some a call, as the stage sends units."""
     import apache_beam as beam
+    import processes
     from apache_beam.ml.inference.base import ModelHandler, RunInference
 
     from pipeline.jobs import pipeline_options
 
-    _HELD[:] = [models, batches]
+    processes.HELD[:] = [models, batches]
 
     class Handler(ModelHandler):  # type: ignore[misc,type-arg]
         def __init__(self) -> None:
             super().__init__(min_batch_size=1, max_batch_size=1)
 
         def load_model(self) -> Any:
-            return _HELD[0]
+            return processes.HELD[0]
 
         def run_inference(self, batch: Sequence[int], model: Any, inference_args: Any = None) -> list[list[np.ndarray]]:
-            return [[model.embed(0, images) for images in _HELD[1][start : start + _CALL]] for start in batch]
+            return [[model.embed(0, images) for images in processes.HELD[1][start : start + _CALL]] for start in batch]
 
         def get_num_bytes(self, batch: Sequence[int]) -> int:
             return len(batch)

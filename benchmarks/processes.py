@@ -13,6 +13,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+HELD: list[Any] = []
+"""What a Beam handler made in a script uses of this process: Beam would pickle the script's own globals, networks and all."""
 
 
 @dataclass(frozen=True, kw_only=True)
