@@ -3,7 +3,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 CRAWL := demo/crawl.warc.gz
-BENCHMARKS := sources scan isolate embed decode pair duplicates hashes contamination shard formats report run train_step reader metrics
+BENCHMARKS := sources scan isolate embed decode pair duplicates hashes contamination shard formats report run memory train_step reader metrics
 
 # Versions other than those in the pom: make flink FLINK="-Dbeam=2.77.0 -Dflink=1.20"
 FLINK ?=

@@ -26,8 +26,9 @@ def tasks_done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return done
 
 
-def test_killed_at_ten_moments_gives_the_same_bytes_and_repeats_nothing(
-    site_files: list[Path], tmp_path: Path, pagepairs, tasks_done: list[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("count", [10, pytest.param(50, marks=pytest.mark.slow)])
+def test_killed_at_many_moments_gives_the_same_bytes_and_repeats_nothing(
+    count: int, site_files: list[Path], tmp_path: Path, pagepairs, tasks_done: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline.jobs, "PART_ROWS", PART_ROWS)
 
@@ -48,8 +49,8 @@ def test_killed_at_ten_moments_gives_the_same_bytes_and_repeats_nothing(
     assert code == 0
     whole = data_hashes(tmp_path / "whole")
     stages_reached, killed = set(), 0
-    in_shard = (10 * files, 0.0, "/done/shard/")  # the shortest stage: a random moment may miss it
-    for number, (moment, delay_s, sign) in enumerate([*((*moment, "\0") for moment in moments(10, files, seed=2)), in_shard]):
+    in_shard = (count * files, 0.0, "/done/shard/")  # the shortest stage: a random moment may miss it
+    for number, (moment, delay_s, sign) in enumerate([*((*moment, "\0") for moment in moments(count, files, seed=count)), in_shard]):
         output = tmp_path / f"killed-{number}"
         _, code = kill_after(command(output), output, files=moment, delay_s=delay_s, part_rows=PART_ROWS, sign=sign)
         killed += code == -signal.SIGKILL
@@ -63,5 +64,5 @@ def test_killed_at_ten_moments_gives_the_same_bytes_and_repeats_nothing(
         assert len(tasks_done) == len(set(tasks_done))
         assert data_hashes(output) == whole, moment
         assert_sound(output)
-    assert killed >= 10  # the last random moment may come too late
+    assert killed >= count  # the last random moment may come too late
     assert {"scan", "embed", "pair", "shard"} == stages_reached
