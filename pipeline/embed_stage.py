@@ -10,7 +10,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from encoders import encoder_folder
 from pagepairs.config import EmbedConfig, ScanConfig
 from pagepairs.files import read_json, write_json
-from pagepairs.manifest import Manifest, dataset_files, digest_of, find_manifest, read_manifest
+from pagepairs.manifest import Manifest, dataset_files, digest_of, read_manifest
 from pipeline.datasets import complete_dataset, is_complete, work_folder
 from pipeline.embed import datasets_of, embed_units
 from pipeline.embed_unit import EmbedJob, Target
@@ -29,7 +29,6 @@ class EmbedStage:
     embed: EmbedConfig
     options: PipelineOptions
     threads: int
-    workers: int
     locate: Callable[[str], str]
     say: Callable[[str], None]
 
@@ -145,10 +144,3 @@ def _complete(stage: EmbedStage, units: Manifest, target: Target, *, named: bool
     halved = f"; {effort['halved']:,} batches did not fit into memory and were halved: try a lower --batch-size" if effort["halved"] else ""
     stage.say(f"embed: {counters['in']:,} images, {counters['kept']:,} vectors{name}{reused}{halved}")
     return effort | {"images": counters["in"]}
-
-
-def embedded_folders(output: str) -> list[str]:
-    """Returns the encoders whose vectors are complete in a run's folder, by name."""
-    path = os.path.join(output, "embeddings")
-    names = sorted(os.listdir(path)) if os.path.isdir(path) else []
-    return [name for name in names if find_manifest(os.path.join(path, name)) is not None]

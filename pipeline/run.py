@@ -281,7 +281,6 @@ def _embed(run: Run, described: Mapping[str, Any]) -> None:
         embed=run.config.embed,
         options=run.options,
         threads=run.threads,
-        workers=run.config.run.workers,
         locate=run.locate,
         say=run.say,
     )
