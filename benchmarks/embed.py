@@ -3,13 +3,13 @@
     python benchmarks/embed.py [--encoder dinov2-small|clip-b32|siglip-base|tflite:PATH|builtin] [--engine openvino]
     python benchmarks/embed.py --encoder clip-b32 --peer PYTHON
 
-Networks have random weights of their true shapes, which take the same time. The crawl is a tar of generated JPEGs of 0.3 megapixels,
+Networks have random weights of their true shapes, which take the same time. The crawl is tars of generated JPEGs of 0.3 megapixels,
 scanned beforehand. Sides, each in processes of its own, in turn; loading is not counted:
 
     network     the network on batches that lie ready
     inference   the same batches through Beam's RunInference, 16 a call: what Beam adds
     stage       `embed` of the scanned crawl: read, check, decode, preprocess, network, write
-    peer        clip_inference of clip-retrieval over the same tar, in the interpreter that --peer names, which must have it; the model is
+    peer        clip_inference of clip-retrieval over the same tars, in the interpreter that --peer names, which must have it; the model is
                 open_clip's own of the same shape, handed to it in place of its downloader
 """
 
@@ -38,8 +38,8 @@ import sys, functools, warnings
 warnings.simplefilter("ignore")
 sys.path.append({here!r})
 from processes import measured
-import open_clip, torch
-import clip_retrieval.clip_inference.mapper as mapper, clip_retrieval.clip_inference.worker as worker
+import importlib, open_clip, torch
+mapper, worker = (importlib.import_module(f"clip_retrieval.clip_inference.{{name}}") for name in ("mapper", "worker"))
 torch.set_num_threads({cores})
 @functools.cache
 def load():
@@ -50,15 +50,20 @@ model, preprocess, _ = load()
 with torch.no_grad():
     model.encode_image(torch.zeros({batch}, 3, 224, 224))
 with measured():
-    worker.worker([0], [{tar!r}], {folder!r}, 1, input_format="webdataset", batch_size={batch}, num_prepro_workers={cores},
+    worker.worker([0], {tars!r}, {folder!r}, 1, input_format="webdataset", batch_size={batch}, num_prepro_workers={cores},
                   enable_text=False, enable_image=True, enable_metadata=False, clip_model="x", use_jit=False)
 """
 
 
-def write_tar(path: Path, images: int) -> None:
-    """Writes a webdataset tar of JPEGs and the pages they stand on."""
+def write_tars(folder: Path, images: int, tars: int) -> None:
+    """Writes webdataset tars of JPEGs and the pages they stand on: one a core, as clip-retrieval's readers each take a tar."""
+    for part in range(tars):
+        write_tar(folder / f"images-{part}.tar", list(enumerate(generated(MEGAPIXELS, images)))[part::tars])
+
+
+def write_tar(path: Path, bodies: Sequence[tuple[int, bytes]]) -> None:
     with tarfile.open(path, "w") as tar:
-        for number, body in enumerate(generated(MEGAPIXELS, images)):
+        for number, body in bodies:
             address = {"page_url": f"https://example.org/{number // 8}", "url": f"https://example.org/{number}.jpg"}
             for ending, data in (("jpg", body), ("json", json.dumps(address).encode())):
                 info = tarfile.TarInfo(f"{number:06d}.{ending}")
@@ -86,7 +91,7 @@ def write_weights(encoder: str, folder: Path) -> str:
 
 def flags_of(args: argparse.Namespace) -> list[str]:
     folder = Path(args.folder)
-    flags = ["--input", str(folder / "images.tar"), "--output", str(folder / "out"), "--min-side-px", "64", "--min-texture", "0"]
+    flags = ["--input", str(folder / "images-*.tar"), "--output", str(folder / "out"), "--min-side-px", "64", "--min-texture", "0"]
     flags += ["--encoder", args.encoder, "--batch-size", str(args.batch), "--low", "0.3", "--high", "0.9", "--engine", args.engine]
     weights = next((folder / name for name in ("weights", "weights.pt") if (folder / name).exists()), None)
     return flags + (["--encoder-weights", str(weights)] if weights else [])
@@ -102,9 +107,11 @@ def ready_batches(args: argparse.Namespace, config: Any, described: Any) -> list
     """Reads, decodes and preprocesses all images beforehand."""
     from pipeline.look import pixels
 
-    with tarfile.open(Path(args.folder, "images.tar")) as tar:
-        files = [tar.extractfile(member) for member in tar if member.name.endswith("jpg")]
-        images = [described.preprocess(pixels(file.read(), config.scan).rgb) for file in files if file]
+    images = []
+    for path in sorted(Path(args.folder).glob("images-*.tar")):
+        with tarfile.open(path) as tar:
+            files = [tar.extractfile(member) for member in tar if member.name.endswith("jpg")]
+            images += [described.preprocess(pixels(file.read(), config.scan).rgb) for file in files if file]
     return [np.stack(images[start : start + args.batch]) for start in range(0, len(images), args.batch)]
 
 
@@ -112,7 +119,10 @@ def run_side(args: argparse.Namespace) -> None:
     """Does one side's work, with the network loaded and warm, and prints what it took."""
     if args.side == "peer":
         values = {"here": str(Path(__file__).parent), "cores": args.cores, "model": _OPEN_CLIP[args.encoder], "batch": args.batch}
-        values |= {"tar": str(Path(args.folder, "images.tar")), "folder": tempfile.mkdtemp(dir=args.folder)}
+        values |= {
+            "tars": [str(path) for path in sorted(Path(args.folder).glob("images-*.tar"))],
+            "folder": tempfile.mkdtemp(dir=args.folder),
+        }
         os.execv(args.peer, [args.peer, "-c", _PEER.format(**values)])
     from pipeline.models import load_models
 
@@ -182,7 +192,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         args.folder = folder
-        write_tar(Path(folder, "images.tar"), args.images)
+        write_tars(Path(folder), args.images, args.cores)
         write_weights(args.encoder, Path(folder))
         command = [sys.executable, "-m", "pagepairs.cli", "scan", *flags_of(args)[:8]]
         subprocess.run(command, check=True, stderr=subprocess.DEVNULL)

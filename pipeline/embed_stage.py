@@ -1,6 +1,5 @@
 """Stage embed as a run sees it: which encoders, what is kept of earlier runs, what is left behind."""
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,8 +8,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from encoders import encoder_folder
 from pagepairs.config import EmbedConfig
 from pagepairs.files import read_json, write_json
-from pagepairs.manifest import Manifest, dataset_files, digest_of, find_manifest, read_manifest
-from pagepairs.stores import absolute, exists, store_of
+from pagepairs.manifest import Manifest, dataset_files, digest_of, read_manifest
+from pagepairs.stores import absolute, exists
 from pipeline.datasets import complete_dataset, is_complete
 from pipeline.embed import datasets_of, embed_units
 from pipeline.embed_unit import EmbedJob, Target
@@ -140,10 +139,3 @@ def _complete(run: Run, units: Manifest, target: Target, *, named: bool) -> dict
     halved = f"; {effort['halved']:,} batches did not fit into memory and were halved: try a lower --batch-size" if effort["halved"] else ""
     run.say(f"embed: {counters['in']:,} images, {counters['kept']:,} vectors{name}{reused}{halved}")
     return effort | {"images": counters["in"]}
-
-
-def embedded_folders(output: str) -> list[str]:
-    """Returns the encoders whose vectors are complete in a run's folder, by name."""
-    root = os.path.join(output, "embeddings")
-    names = sorted({path[len(root) + 1 :].split("/")[0] for path in store_of(root).files(root)})
-    return [name for name in names if find_manifest(os.path.join(root, name)) is not None]
