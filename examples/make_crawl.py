@@ -16,7 +16,7 @@ from urllib.parse import quote
 import numpy as np
 from crawl import FORMATS, Crawl, img, page_key
 from PIL import Image
-from scenes import copied, encode, png_bomb, quilt, scene, stamped
+from scenes import closer, copied, encode, png_bomb, quilt, scene
 
 HOSTS = (
     *("garden.example.com", "harbour.example.com", "trails.example.org", "kitchen.example.org"),
@@ -40,7 +40,7 @@ def add_stories(crawl: Crawl, pages: int) -> None:
             picture = scene(crawl.seed, theme, 9, opposite=True)
             html += add_picture(crawl, page_url, "elsewhere.jpg", encode(picture), "below_low", *ids)
         if number % 3 == 1:
-            html += add_picture(crawl, page_url, "again.jpg", encode(stamped(scene(crawl.seed, theme, 0))), "above_high", ids[0])
+            html += add_picture(crawl, page_url, "again.jpg", encode(closer(scene(crawl.seed, theme, 0))), "above_high", ids[0])
         if number < 7:  # on more than 5 hosts
             html += add_copy(crawl, page_url, "badge.webp", badge, "boilerplate_hosts")
         if number < 5:  # on 5 hosts: just kept

@@ -6,7 +6,7 @@ import struct
 import zlib
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageEnhance
+from PIL import Image, ImageEnhance
 
 _SIZES = ((640, 480), (720, 540), (600, 450), (512, 384), (840, 630), (576, 432), (600, 480), (900, 675))
 
@@ -60,12 +60,10 @@ def scene(seed: int, theme: int, view: int, *, size: tuple[int, int] | None = No
     return Image.fromarray((image_HWC * 255).round().astype(np.uint8))
 
 
-def stamped(image: Image.Image) -> Image.Image:
-    """Returns nearly the same picture: a little brighter, with a stamp in the corner that changes its perceptual hash."""
-    box = (image.width // 32, image.height // 32, image.width // 7, image.height // 7)
-    ink = "black" if np.asarray(image.crop(box)).mean() > 128 else "white"
-    ImageDraw.Draw(image).rectangle(box, fill=ink)
-    return ImageEnhance.Brightness(image).enhance(1.03)
+def closer(image: Image.Image) -> Image.Image:
+    """Returns nearly the same picture: its middle, cut a tenth closer, which moves its perceptual hashes further than copies may differ."""
+    margin = image.width // 20, image.height // 20
+    return image.crop((*margin, image.width - margin[0], image.height - margin[1]))
 
 
 def copied(image: Image.Image, *, scale: float, brightness: float = 1.0) -> Image.Image:
