@@ -274,6 +274,24 @@ def test_a_worker_without_the_promised_gpu_says_so(weights: dict) -> None:
         load_models(there)
 
 
+def test_encoders_side_by_side_take_the_choices_that_are_meant_for_them(tmp_path: Path) -> None:
+    import warnings
+
+    import torch
+
+    from pipeline.models import load_models
+
+    path = tmp_path / "copies.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
+        network = torch.nn.Sequential(torch.nn.AvgPool2d(160), torch.nn.Flatten())
+        torch.jit.trace(network, torch.zeros(1, 3, 320, 320)).save(str(path))
+    models = load_models(EmbedConfig(encoder=f"builtin,sscd:{path}", device="cpu", dtype="bfloat16", input_size=224))
+    digests = [described.digest for described in models.describe()]
+    assert [(digest["dtype"], digest["input_size"]) for digest in digests] == [("float64", "64"), ("bfloat16", "320")]
+    load_models.cache_clear()
+
+
 def test_a_worker_with_another_encoder_is_refused() -> None:
     models = Models([load_encoder("builtin")])
     check_worker(models, [models.describe()[0].digest])
