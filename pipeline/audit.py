@@ -57,10 +57,10 @@ def main(command: str, argv: Sequence[str]) -> int:
         argv = join_values(argv, "--benchmark")
         config = tyro.cli(AuditConfig, prog=f"pagepairs {command}", args=list(argv), config=(tyro.conf.OmitArgPrefixes,))
         result = audit(config)
+        path = os.path.join(config.output, "report", "audit.json")
+        write_json(path, result)
     except (ValueError, OSError) as error:
         return fail(error, EXIT_SETTING)
-    path = os.path.join(config.output, "report", "audit.json")
-    write_json(path, result)
     for line in _show(result):
         print(line)
     print(f"{'clean' if result['clean'] else 'NOT CLEAN'}; {path}")

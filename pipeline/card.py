@@ -37,7 +37,7 @@ _OPT_OUTS = (
     ("episodes", "page_blocked", "references in pages blocked"),
     ("episodes", "copy_removed", "references to copies of such images"),
 )
-_PLACES = ("input", "limit", "block_list")  # of the crawl and of lists; how much of it a quick look took
+_NOT_SHOWN = ("input", "limit", "block_list", "isolate")  # paths, how much a quick look took, and what changes no row
 
 
 def most_common_hosts(counts: Iterable[Mapping[str, int]]) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def similarity_rows(counts: list[int]) -> list[dict[str, Any]]:
 def _settings(config: Config, candidates: Mapping[str, Any]) -> str:
     """Returns the settings that decide the pairs, without paths and machines."""
     settings = {
-        "scan": {name: value for name, value in dataclasses.asdict(config.scan).items() if name not in _PLACES},
+        "scan": {name: value for name, value in dataclasses.asdict(config.scan).items() if name not in _NOT_SHOWN},
         "embed": {"encoder": candidates["encoder"]},
         "pair": candidates["settings"] | {name: candidates["band"][name] for name in ("low", "high")},
         "shard": dataclasses.asdict(config.shard),

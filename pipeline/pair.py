@@ -1,7 +1,7 @@
 """Stage pair: references to episodes, episodes to candidates, candidates to pairs.
 
-First `matches` (pipeline/pair_matches.py) finds the images that stand in a benchmark. Then eleven steps in parts, each by the key that its
-decision needs:
+First `matches` (pipeline/pair_matches.py) finds the images that stand in a benchmark, and `aliases` closes chains of redirects. Then ten
+steps in parts, each by the key that its decision needs:
 
     canonical   images by pHash          which picture stands for those of the same hash
     near        images by band           which of these are near copies (see pipeline/pair_duplicates.py)

@@ -16,6 +16,8 @@ import numpy as np
 import vl_convert
 from markupsafe import Markup
 
+from encoders import encoder_folder
+from pagepairs.stores import is_remote
 from pipeline.report_cells import REASONS
 from pipeline.report_charts import by_hundredth, draw_charts, similarity_domain
 from pipeline.report_encoders import draw_encoders
@@ -44,7 +46,6 @@ _MEANINGS = {
     "candidates": "two images of one page, compared",
     "shard": "pairs written, both ways where asked",
 }
-
 
 _COPY_RULES = {
     "kept": "stands for itself",
@@ -97,7 +98,7 @@ def render(
                 {name: value for name, value in report["run"].items() if name != "versions"} | report["run"].get("versions", {})
             ),
             settings=shown_settings(report["configuration"]),
-            commands=make_commands(report["configuration"], output, folder),
+            commands=make_commands(report["configuration"], output, folder, encoder=report["similarity"]["encoder"]),
         )
     )
 
@@ -255,19 +256,33 @@ def _show(value: Any) -> str:
     return (", ".join(map(str, value)) if isinstance(value, list | tuple) else str("" if value is None else value)) or "–"
 
 
-def make_commands(configuration: Mapping[str, Any], output: str, folder: str) -> list[tuple[str, str, str]]:
+def make_commands(configuration: Mapping[str, Any], output: str, folder: str, *, encoder: str = "") -> list[tuple[str, str, str]]:
     """Returns name, start and meaning of the commands that run again with another band; the page adds --low and --high.
 
     Args:
       configuration: as config.json holds it.
       output: the run's folder.
       folder: where relative paths of the configuration start; the commands go there first where there are such paths.
+      encoder: name of the folder of the encoder whose similarities the page shows; "" for the first of the configuration.
     """
-    output = os.path.join(folder, output)
+    output = output if is_remote(output) else os.path.join(folder, output)
     change = f"cd {shlex.quote(folder)} && " if any(_is_relative(path) for path in _paths(configuration)) else ""
     target = f"--config {shlex.quote(os.path.join(output, 'config.json'))} --output {shlex.quote(output)}"
     meanings = {"run": "Pairs, shards and this report again; images and vectors are kept:", "pair": "Pairs only:"}
+    decides = _put_first(configuration.get("embed", {}), encoder) if encoder else ""
+    if decides:  # a calibration chose another than the first, and pair takes no --encoder
+        target, meanings = target + decides, {"run": meanings["run"]}
     return [(name, f"{change}pagepairs {name} {target}", meaning) for name, meaning in meanings.items()]
+
+
+def _put_first(embed: Mapping[str, Any], folder: str) -> str:
+    """Returns the flags that make another encoder the first, which --low and --high are for; "" where it is."""
+    specs, weights = embed.get("encoder", "").split(","), embed.get("encoder_weights", "")
+    order = sorted(range(len(specs)), key=lambda place: not specs[place] or encoder_folder(specs[place]) != folder)
+    if order[0] == 0:
+        return ""
+    flags = f" --encoder {shlex.quote(','.join(specs[place] for place in order))}"
+    return flags + (f" --encoder-weights {shlex.quote(','.join(weights.split(',')[place] for place in order))}" if weights else "")
 
 
 def _paths(configuration: Mapping[str, Any]) -> list[str]:
@@ -280,6 +295,7 @@ def _paths(configuration: Mapping[str, Any]) -> list[str]:
         *(encoder.partition(":")[2] for encoder in encoders if ":" in encoder),
         embed.get("embeddings_from"),
         configuration.get("pair", {}).get("band"),
+        *configuration.get("pair", {}).get("benchmark", []),
     ]
     return [path for path in paths if path]
 

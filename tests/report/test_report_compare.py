@@ -125,6 +125,11 @@ def test_the_flag_belongs_to_report_and_is_not_kept() -> None:
         ({"scan": {"input": ["crawl"]}}, "/out", "cd '/my work' && pagepairs run --config /out/config.json --output /out"),
         ({"scan": {"input": ["s3://a/b"]}}, "out", "pagepairs run --config '/my work/out/config.json' --output '/my work/out'"),
         (
+            {"pair": {"benchmark": ["index"]}},
+            "gs://b/out",
+            "cd '/my work' && pagepairs run --config gs://b/out/config.json --output gs://b/out",
+        ),
+        (
             {"embed": {"encoder": "tflite:net.tflite"}},
             "/o'x",
             "cd '/my work' && pagepairs run --config '/o'\"'\"'x/config.json' --output '/o'\"'\"'x'",
@@ -135,3 +140,12 @@ def test_commands_are_whole(config: dict[str, Any], output: str, start: str) -> 
     [(_, run, _), (_, pair, _)] = make_commands(config, output, "/my work")
     assert run == start
     assert pair == start.replace("pagepairs run", "pagepairs pair")
+
+
+def test_the_command_for_another_band_names_the_encoder_that_decided() -> None:
+    embed = {"encoder": "dinov2-base,tflite:/n.tflite", "encoder_weights": ""}
+    assert len(make_commands({"embed": embed}, "/out", "/", encoder="dinov2-base")) == 2
+    [(_, run, _)] = make_commands({"embed": embed}, "/out", "/", encoder="tflite-n")
+    assert run == "pagepairs run --config /out/config.json --output /out --encoder tflite:/n.tflite,dinov2-base"
+    [(_, run, _)] = make_commands({"embed": embed | {"encoder_weights": "/w,"}}, "/out", "/", encoder="tflite-n")
+    assert run.endswith(" --encoder tflite:/n.tflite,dinov2-base --encoder-weights ,/w")

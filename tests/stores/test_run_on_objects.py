@@ -10,8 +10,10 @@ from object_store import Door
 
 from dedup.benchmark import read_benchmark
 from encoders import load_encoder
+from pagepairs.files import read_json
 from pagepairs.locks import lock_output
 from pagepairs.stores import store_of
+from pipeline.audit import main as audit_main
 from pipeline.benchmark import main as benchmark_main
 from pipeline.commands import EXIT_OUTPUT, main
 
@@ -42,8 +44,9 @@ def local_run(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> st
 # Google's client leaves a connection that broke to the garbage collector; without broken requests nothing is ignored here.
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning")
 def test_a_run_on_objects_gives_the_same_bytes(
-    local_run: str, shared_data: Path, remote_folder: str, door: Door, quick_backoff: None
+    local_run: str, shared_data: Path, remote_folder: str, door: Door, quick_backoff: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     crawl, output = f"{remote_folder}/in/howtocook.warc.gz", f"{remote_folder}/out"
     with store_of(crawl).open_write(crawl) as file:
         file.write((shared_data / "howtocook.warc.gz").read_bytes())
@@ -60,6 +63,16 @@ def test_a_run_on_objects_gives_the_same_bytes(
     assert contents(output) == contents(local_run)
     with lock_output(f"{output}/.work/lock"):
         assert main("run", argv) == EXIT_OUTPUT
+
+    index = str(tmp_path / "index")
+    photos = str(shared_data / "bench_dreambooth")
+    assert benchmark_main("benchmark", ["build", "--name", "b", "--images", photos, "--output", index, "--encoder", "builtin"]) == 0
+    codes = [audit_main("audit", ["--output", place, "--benchmark", index, "--sample", "9"]) for place in (output, local_run)]
+    assert codes[0] == codes[1]
+    there, here = (read_json(f"{place}/report/audit.json") for place in (output, local_run))
+    assert there == here
+    assert there["checked"]["hash"] == there["images"] > 0
+    assert [path for path in store_of(output).files(f"{output}/.work") if "/audit-" in path] == []
 
 
 def test_weights_and_indexes_may_stand_in_the_store(
