@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from scipy import stats
 
-from encoders import band_of, encoder_folder
+from encoders import encoder_folder
+from encoders.table import ENCODERS
 from filters.calibration import inside, matching_cuts, overlap, rank_correlation
 from pagepairs.manifest import dataset_files, find_manifest, read_manifest
 from pipeline.report_charts import colours, gap, on_scale, similarity_domain, similarity_rows
@@ -63,7 +64,7 @@ def compare_encoders(output: str, config: Mapping[str, Any], similarity: Mapping
     a, b = scored.similarity
     if not len(a):
         return None
-    own = band_of(specs.get(second, second)) if second in specs or not second.startswith("tflite-") else None
+    own = ENCODERS[second].band if second in ENCODERS else None  # none of those that are read from a file has one
     kept = inside(a, low, high)
     cuts = matching_cuts(scored.chunks, low, high) if kept.any() else None
     return {
