@@ -127,9 +127,3 @@ def read_benchmarks(folders: tuple[str, ...]) -> list[Benchmark]:
         if one.name == other.name:
             raise ValueError(f"--benchmark {other.folder}: it has the name of {one.folder}; build it with another --name")
     return found
-
-
-def digest_differences(index: Mapping[str, str], other: Mapping[str, str]) -> str:
-    """Returns in which entries two encoders' digests differ, as a text; "" where their vectors may be compared."""
-    names = [name for name in sorted(index.keys() | other.keys()) if index.get(name) != other.get(name)]
-    return "; ".join(f"{name} is {index.get(name, 'unknown')!r} in the index and {other.get(name, 'unknown')!r} here" for name in names)

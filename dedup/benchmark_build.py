@@ -14,6 +14,7 @@ import pyarrow as pa
 from dedup.benchmark import UNREADABLE, VectorSearch, write_manifest_value
 from dedup.benchmark_vectors import DECISION_RECALL, build_index, decision_recall, open_vectors
 from pagepairs.files import FileInfo, write_json, write_parquet
+from pagepairs.stores import is_remote
 
 _RECALL_QUERIES = 1_000
 
@@ -23,8 +24,10 @@ def index_folder(output: str) -> Iterator[str]:
     """Gives a folder to build in, which becomes `output` when the block ends without an error.
 
     Raises:
-      ValueError: if `output` is there.
+      ValueError: if `output` is there, or in an object store.
     """
+    if is_remote(output):
+        raise ValueError(f"--output {output}: an index is built on this machine; give a folder here, and copy it when it is whole")
     output = os.path.abspath(output)
     if os.path.exists(output):
         raise ValueError(f"--output {output} exists: delete it, or give another folder")

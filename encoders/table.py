@@ -33,6 +33,8 @@ class Entry:
     """Side in pixels of the square images it was made for, or is used with by default."""
     patch: int = 0
     """Side of a patch in pixels; every multiple of it is a valid input size. 0: the size is fixed."""
+    choices: tuple[str, ...] = ("device", "dtype", "compile", "input_size", "engine")
+    """The settings that it takes its share of where several encoders run side by side; the others are not meant for it."""
     parameters: int
     """Numbers in the part of the network that runs here."""
     licence: str
@@ -128,7 +130,7 @@ def _clip(model: str, width: int, patch: int, parameters: int) -> Entry:
 
 
 ENCODERS = {
-    "builtin": Entry(module="encoders.builtin", width=338, input_size=64, parameters=0, licence="Apache-2.0", band=_MEASURED),
+    "builtin": Entry(module="encoders.builtin", width=338, input_size=64, choices=(), parameters=0, licence="Apache-2.0", band=_MEASURED),
     "dinov2-small": _dinov2("small", 384, 22_056_576),
     "dinov2-base": _dinov2("base", 768, 86_580_480),
     "dinov2-large": _dinov2("large", 1024, 304_368_640),
@@ -163,8 +165,10 @@ ENCODERS = {
         parameters=303_301_632,
         licence="CC-BY-NC-4.0 (the original release)",
     ),
-    _TFLITE: Entry(module="encoders.tflite", width=0, input_size=0, parameters=0, licence="the file's"),
-    _SSCD: Entry(module="encoders.sscd", width=0, input_size=320, parameters=0, licence="MIT (the published files)"),
+    _TFLITE: Entry(module="encoders.tflite", width=0, input_size=0, choices=(), parameters=0, licence="the file's"),
+    _SSCD: Entry(
+        module="encoders.sscd", width=0, input_size=320, choices=("device", "dtype"), parameters=0, licence="MIT (the published files)"
+    ),
 }
 
 

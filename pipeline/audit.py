@@ -1,8 +1,6 @@
 """`pagepairs audit`: proves that finished pairs hold no image of a benchmark, twice: by the run's own signals, and by imagededup's."""
 
 import os
-import shutil
-import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,17 +8,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import tyro
 
 from dedup.benchmark import Benchmark, read_benchmarks
-from pagepairs.files import read_json, write_json
+from pagepairs.files import atomic, read_json, read_parquet, write_json
 from pagepairs.keys import prefix64
-from pagepairs.manifest import dataset_files
-from pipeline.commands import EXIT_SETTING, join_values
-from pipeline.datasets import work_folder
+from pagepairs.manifest import dataset_files, read_manifest
+from pagepairs.stores import store_of
+from pipeline.commands import EXIT_SETTING, fail, join_values
+from pipeline.datasets import embedded_digests, work_folder
 from pipeline.match_passes import MatchJob
-from pipeline.pair_matches import check_encoders, embedded_digests, find_matches
+from pipeline.pair_matches import check_encoders, find_matches
 from pipeline.report_text import plain
 from pipeline.runners import pipeline_options
 
@@ -60,8 +58,7 @@ def main(command: str, argv: Sequence[str]) -> int:
         config = tyro.cli(AuditConfig, prog=f"pagepairs {command}", args=list(argv), config=(tyro.conf.OmitArgPrefixes,))
         result = audit(config)
     except (ValueError, OSError) as error:
-        print(f"pagepairs: {error}", file=sys.stderr)
-        return EXIT_SETTING
+        return fail(error, EXIT_SETTING)
     path = os.path.join(config.output, "report", "audit.json")
     write_json(path, result)
     for line in _show(result):
@@ -81,15 +78,15 @@ def audit(config: AuditConfig) -> dict[str, Any]:
     pairs = dataset_files(os.path.join(config.output, "pairs"))
     # One folder an audit, removed at its end: nothing of an earlier one is believed.
     work = work_folder(config.output, f"audit-{uuid.uuid4().hex}")
-    os.makedirs(work)
     try:
         only = os.path.join(work, "only.npy")
         wanted = image_prefixes(pairs)
-        np.save(only, wanted)
+        with atomic(only) as file:
+            np.save(file, wanted)
         job = MatchJob(output=config.output, work=work, benchmarks=tuple(benchmarks), only=only)
         matches = find_matches(job, pipeline_options([], config.workers))
     finally:
-        shutil.rmtree(work)
+        store_of(work).remove_tree(work)
     rows = matches.drop_columns(["thumbnail"]).to_pylist()
     left = [row for row in rows if row["signal"]]
     survivors = sorted((row for row in rows if not row["signal"]), key=lambda row: (row["benchmark"], -(row["similarity"] or 0)))
@@ -98,7 +95,7 @@ def audit(config: AuditConfig) -> dict[str, Any]:
     found = [row for opinion in second.values() for row in opinion["rows"] if row["found"]]
     complete = all(count == len(wanted) for name, count in checked.items() if name != "flat")
     return {
-        "pairs": sum(pq.read_metadata(path).num_rows for path in pairs),
+        "pairs": read_manifest(os.path.join(config.output, "pairs")).rows,
         "images": len(wanted),
         "checked": checked,
         "benchmarks": [{"name": b.name, "content": b.content, "items": b.items, "cut": b.cut, "spec": b.spec} for b in benchmarks],
@@ -113,7 +110,7 @@ def image_prefixes(pairs: Sequence[str]) -> np.ndarray:
     """Returns the first 64 bits of the id of every image in files of pairs/, sorted, each once; uint64."""
     found = np.empty(0, np.uint64)
     for path in pairs:
-        table = pq.read_table(path, columns=["condition_id", "target_id"])
+        table = read_parquet(path, ["condition_id", "target_id"])
         found = np.unique(np.concatenate([found, prefix64(table["condition_id"]), prefix64(table["target_id"])]))
     return found
 
@@ -128,7 +125,7 @@ def _checked(output: str, benchmarks: Sequence[Benchmark], wanted: np.ndarray) -
     for signal, dataset in datasets.items():
         seen = np.zeros(len(wanted), bool)
         for path in dataset_files(os.path.join(output, dataset)):
-            table = pq.read_table(path, columns=["image_id", *(["reason", "texture"] if signal == "hash" else [])])
+            table = read_parquet(path, ["image_id", *(["reason", "texture"] if signal == "hash" else [])])
             table = table.filter(pc.equal(table["reason"], "")) if signal == "hash" else table
             seen |= np.isin(wanted, prefix64(table["image_id"]))
             if signal == "hash":

@@ -16,6 +16,7 @@ from encoders import Encoder, load_encoder
 from pipeline.benchmark_config import BenchmarkConfig
 from pipeline.benchmark_images import Items, read_items
 from pipeline.benchmark_items import find_items, read_hashes
+from pipeline.commands import EXIT_SETTING, fail
 
 _ENCODER_SETTINGS = ("device", "dtype", "compile", "input_size", "engine")
 _VERSIONS = ("pagepairs", "faiss-cpu", "numpy", "pillow", "pdqhash", "simplejpeg")
@@ -32,8 +33,7 @@ def main(command: str, argv: Sequence[str]) -> int:
         for line in build(config):
             print(line, flush=True)
     except (ValueError, OSError) as error:
-        print(f"pagepairs: {error}", file=sys.stderr)
-        return 2
+        return fail(error, EXIT_SETTING)
     return 0
 
 

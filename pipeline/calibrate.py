@@ -12,7 +12,8 @@ from encoders import band_of, encoder_folder
 from filters.calibration import Cuts, Intervals, bootstrap, inside, matching_cuts, overlap, rank_correlation
 from pagepairs.files import read_json, write_json
 from pagepairs.manifest import find_manifest, read_manifest
-from pipeline.commands import fail
+from pagepairs.stores import exists
+from pipeline.commands import EXIT_SETTING, fail
 from pipeline.scores import MAX_PAIRS, Scored, score_pairs
 
 _FEW_PAGES, _FEW_PAIRS = 100, 1000
@@ -64,7 +65,7 @@ def main(command: str, argv: Sequence[str]) -> int:
         print(describe(calibration))
         print(f"\n{path}: use it with  pagepairs pair --output {config.output} --band {path}")
     except (ValueError, OSError) as error:
-        return fail(error, 2)
+        return fail(error, EXIT_SETTING)
     return 0
 
 
@@ -105,7 +106,7 @@ def _pages(scored: Scored) -> int:
 
 def _first_encoder(output: str) -> str:
     path = os.path.join(output, "config.json")
-    if not os.path.exists(path):
+    if not exists(path):
         raise ValueError(f"--output {output} holds no run: start with `pagepairs run`")
     return str(read_json(path)["embed"]["encoder"]).split(",")[0]
 

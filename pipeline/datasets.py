@@ -51,3 +51,11 @@ def is_complete(folder: str, digest: str) -> bool:
     """Whether a dataset folder is complete under this digest."""
     manifest = find_manifest(folder)
     return manifest is not None and manifest.digest == digest
+
+
+def embedded_digests(output: str) -> dict[str, dict[str, str]]:
+    """Returns the digests of the encoders whose vectors of the crawl are complete, by folder name."""
+    root = os.path.join(output, "embeddings")
+    names = sorted({path[len(root) + 1 :].split("/")[0] for path in store_of(root).files(root)})
+    manifests = {name: find_manifest(os.path.join(root, name)) for name in names}
+    return {name: manifest.counters.get("encoder", {}) for name, manifest in manifests.items() if manifest is not None}

@@ -3,7 +3,6 @@
 import io
 import itertools
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -19,7 +18,7 @@ from pagepairs.files import read_json
 from pagepairs.images import ImageError, decode
 from pagepairs.manifest import Manifest, dataset_files, find_manifest, read_manifest
 from pagepairs.shards import FORMATS, read_shard
-from pipeline.commands import config_from_json
+from pipeline.commands import EXIT_SETTING, config_from_json, fail
 from pipeline.contact_sheet import SIDE_PX, Tile, draw_sheet
 from pipeline.references import SourceChanged, read_images
 from pipeline.report_text import plain
@@ -62,8 +61,7 @@ def main(command: str, argv: Sequence[str]) -> int:
         sheet = config.contact_sheet or f"inspect-{os.path.basename(os.path.abspath(config.dataset))}.png"
         print(inspect_dataset(config.dataset, rows=config.rows, contact_sheet=None if sheet == _NONE else sheet))
     except (ValueError, OSError) as error:
-        print(f"pagepairs: {error}", file=sys.stderr)
-        return 2
+        return fail(error, EXIT_SETTING)
     return 0
 
 

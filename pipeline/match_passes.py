@@ -148,7 +148,7 @@ def _take_only(table: pa.Table, job: MatchJob) -> pa.Table:
 
 @functools.lru_cache(maxsize=2)
 def _read_only(path: str) -> np.ndarray:
-    only: np.ndarray = np.load(path, mmap_mode="r")
+    only: np.ndarray = np.load(local_copy(path), mmap_mode="r")
     return only
 
 

@@ -68,9 +68,9 @@ def load_models(config: EmbedConfig) -> Models:
     threads = os.cpu_count() or 1
     loaded = []
     for spec, weights in zip(config.encoders, config.weights, strict=True):
-        # Beside networks with these choices, one that has none takes its own; alone, it refuses them.
-        own = entry_of(spec).patch == 0 and len(config.encoders) > 1
-        choices: dict[str, Any] = {name: getattr(config, name) for name in _CHOICES if not own}
+        # Beside other networks each takes the choices that are meant for it; alone, it refuses those that it has not got.
+        names = entry_of(spec).choices if len(config.encoders) > 1 else _CHOICES
+        choices: dict[str, Any] = {name: getattr(config, name) for name in names}
         loaded.append(load_encoder(spec, weights=weights, threads=threads, **choices))
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)

@@ -69,8 +69,6 @@ def pair_up(job: PairJob, options: PipelineOptions) -> dict[str, Journal]:
 
 def write_matches(job: PairJob, options: PipelineOptions) -> None:
     """Writes the file of matches/, unless it is there; it is empty without a benchmark."""
-    if os.path.exists(job.matches):
-        return
     if exists(job.matches):  # of an earlier attempt
         return
     table = MATCHES.empty_table()

@@ -20,13 +20,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from dedup.benchmark import Benchmark, digest_differences
+from dedup.benchmark import Benchmark
 from pagepairs.files import read_arrow, read_parquet, write_arrow
-from pagepairs.manifest import dataset_files, find_manifest
+from pagepairs.manifest import dataset_files
 from pagepairs.records import MATCHES
-from pagepairs.stores import local_copy, store_of
+from pagepairs.stores import local_copy
 from pipeline.jobs import Journal, Outcome, merge_outcomes, part_name, run_tasks
 from pipeline.match_passes import FACTS, FOUND, NEAR, SURVIVORS, MatchHashes, MatchJob, MatchVectors, ReadFacts, hashes_of
+from pipeline.models import difference
 
 SHOWN = 24
 """Matches of each benchmark whose items' thumbnails are kept for the report: the weakest, which a reader should judge."""
@@ -52,19 +53,9 @@ def check_encoders(benchmarks: Sequence[Benchmark], digests: Mapping[str, Mappin
                 f"--benchmark {benchmark.folder} holds vectors of {benchmark.spec}, the run of {there}: embed the crawl with it too "
                 f"(`pagepairs embed --encoder {benchmark.spec} --output {output}`), or build the index with the run's --encoder"
             )
-        differences = digest_differences(benchmark.encoder, digests[name])
-        if differences:
-            raise ValueError(
-                f"--benchmark {benchmark.folder}: vectors of two kinds cannot be compared: {differences}; build the index again"
-            )
-
-
-def embedded_digests(output: str) -> dict[str, dict[str, str]]:
-    """Returns the digests of the encoders whose vectors of the crawl are complete, by folder name."""
-    root = os.path.join(output, "embeddings")
-    names = sorted({path[len(root) + 1 :].split("/")[0] for path in store_of(root).files(root)})
-    manifests = {name: find_manifest(os.path.join(root, name)) for name in names}
-    return {name: manifest.counters["encoder"] for name, manifest in manifests.items() if manifest is not None}
+        changed = difference(benchmark.encoder, digests[name])
+        if changed:
+            raise ValueError(f"--benchmark {benchmark.folder}: vectors of two kinds cannot be compared ({changed}); build the index again")
 
 
 def find_matches(job: MatchJob, options: PipelineOptions) -> pa.Table:

@@ -4,12 +4,12 @@ from dedup.benchmark import read_benchmarks
 from encoders import encoder_folder
 from pagepairs.manifest import digest_of, read_manifest
 from pipeline.bands import check_calibration, deciding_encoder, find_band
-from pipeline.datasets import is_complete
+from pipeline.datasets import embedded_digests, is_complete
 from pipeline.jobs import merge_outcomes
 from pipeline.pair import match_outcome, pair_up, parts_for, shown_settings, stage_digest
 from pipeline.pair_duplicates import count_duplicates, near_parts, read_stars
 from pipeline.pair_job import PairJob
-from pipeline.pair_matches import check_encoders, embedded_digests
+from pipeline.pair_matches import check_encoders
 from pipeline.progress import watch
 from pipeline.stage import Run, forget_others, input_manifest, publish, say_rebuild, timed
 

@@ -8,13 +8,14 @@ import altair as alt
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from scipy import stats
 
 from encoders import encoder_folder
 from encoders.table import ENCODERS
 from filters.calibration import inside, matching_cuts, overlap, rank_correlation
-from pagepairs.manifest import dataset_files, find_manifest, read_manifest
+from pagepairs.files import read_parquet
+from pagepairs.manifest import dataset_files, read_manifest
+from pipeline.datasets import embedded_digests
 from pipeline.report_charts import colours, gap, on_scale, similarity_domain, similarity_rows
 from pipeline.report_json import stage_counts
 from pipeline.report_summary import bin_of
@@ -31,16 +32,11 @@ def describe_encoders(output: str, run: Mapping[str, Any]) -> list[dict[str, Any
     """Returns a row for each encoder whose vectors are complete: its counts, and of the run how often it reused and halved."""
     notes = run.get("stages", {}).get("embed", {}).get("encoders", {})
     rows = []
-    for folder in _embedded(output):
+    for folder in embedded_digests(output):
         manifest = read_manifest(os.path.join(output, "embeddings", folder))
         effort = {name: int(notes.get(folder, {}).get(name, 0)) for name in _EFFORT}
         rows.append({"encoder": folder, "digest": manifest.counters.get("encoder", {})} | stage_counts(manifest) | effort)
     return rows
-
-
-def _embedded(output: str) -> list[str]:
-    path = os.path.join(output, "embeddings")
-    return [name for name in sorted(os.listdir(path)) if find_manifest(os.path.join(path, name)) is not None]
 
 
 def compare_encoders(output: str, config: Mapping[str, Any], similarity: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -55,7 +51,7 @@ def compare_encoders(output: str, config: Mapping[str, Any], similarity: Mapping
     """
     first, low, high = similarity["encoder"], similarity["low"], similarity["high"]
     specs = {encoder_folder(spec): spec for spec in config.get("embed", {}).get("encoder", first).split(",")}
-    there = _embedded(output)
+    there = embedded_digests(output)
     others = [name for name in [*specs, *there] if name in there and name != first]
     if not others:
         return None
@@ -113,7 +109,7 @@ def _urls(output: str, keys: Sequence[Mapping[str, str]]) -> dict[tuple[str, str
     names = ["page_key", "a_id", "b_id", "page_url", "a_url", "b_url"]
     urls = {}
     for path in dataset_files(os.path.join(output, "candidates")):
-        table = pq.read_table(path, columns=names)
+        table = read_parquet(path, names)
         for row in table.filter(pc.is_in(table["a_id"], wanted)).to_pylist():
             urls[row["page_key"], row["a_id"], row["b_id"]] = {name: row[name] for name in names[3:]}
     return urls

@@ -14,8 +14,8 @@ from pagepairs.locks import lock_output
 from pagepairs.manifest import read_manifest
 from pagepairs.stores import absolute
 from pipeline.bands import check_calibration, deciding_encoder, find_band
-from pipeline.datasets import work_folder
-from pipeline.pair_matches import check_encoders, embedded_digests
+from pipeline.datasets import embedded_digests, work_folder
+from pipeline.pair_matches import check_encoders
 from pipeline.pair_stage import run_pair
 from pipeline.report_compare import check_compare
 from pipeline.runners import check_reach, describe, pipeline_options

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from pagepairs.files import read_parquet
 from pagepairs.keys import mix, prefix64
 from pagepairs.manifest import dataset_files
 from pipeline.report_cells import first_of_pair
@@ -83,7 +83,7 @@ def _sample(output: str, limit: int, seed: int) -> tuple[pa.Table, int]:
     """Returns the pairs, sorted, and how many there are."""
     pieces, keys, found = [], [], 0
     for path in dataset_files(os.path.join(output, "candidates")):
-        table = pq.read_table(path, columns=_COLUMNS)
+        table = read_parquet(path, _COLUMNS)
         table = table.filter(pa.array(first_of_pair(table)))
         table = table.filter(pc.is_in(table["reason"], pa.array(_OF_THE_BAND))).drop_columns("reason")
         found += table.num_rows

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from PIL import Image
 
 from dedup.benchmark import Benchmark
 from dedup.hashes import pdq256
+from pagepairs.files import read_parquet
 from pagepairs.images import centre_crop
 from pagepairs.keys import text_key
 from pagepairs.shards import read_shard
@@ -61,8 +61,8 @@ def read_items(benchmarks: Sequence[Benchmark], *, crop: bool) -> dict[str, np.n
     """Returns the thumbnails of all items by "number of the benchmark/item", cut to their middle squares where shards are."""
     items: dict[str, np.ndarray] = {}
     for number, benchmark in enumerate(benchmarks):
-        names = pq.read_table(os.path.join(benchmark.folder, "items.parquet"), columns=["item"])["item"].to_pylist()
-        pictures = pq.read_table(os.path.join(benchmark.folder, "thumbnails.parquet"))["thumbnail"].to_pylist()
+        names = read_parquet(os.path.join(benchmark.folder, "items.parquet"), ["item"])["item"].to_pylist()
+        pictures = read_parquet(os.path.join(benchmark.folder, "thumbnails.parquet"))["thumbnail"].to_pylist()
         for name, picture in zip(names, pictures, strict=True):
             if picture is not None:
                 rgb = _pixels(picture)

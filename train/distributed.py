@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -98,8 +98,3 @@ def put(target: Tensor, value: Tensor) -> None:
         if isinstance(target, DTensor):
             value = distribute_tensor(value.to(target.device), target.device_mesh, target.placements, src_data_rank=None)
         target.copy_(value)
-
-
-def is_sharded(module: nn.Module) -> bool:
-    """Whether each process holds a part of the weights."""
-    return isinstance(module, FSDPModule)

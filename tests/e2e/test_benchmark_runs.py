@@ -193,7 +193,7 @@ def test_another_encoder_is_refused_before_anything_is_written(
     (other / "manifest.json").write_text(json.dumps(manifest))
     done = pagepairs(*run, "--encoder", "builtin", "--benchmark", other)
     assert (done.code, (tmp_path / "out").exists()) == (2, False)
-    assert "preprocessing is 'box-32-v0' in the index and 'box-64-v1' here" in done.err
+    assert "preprocessing 'box-32-v0' there, 'box-64-v1' here" in done.err
     (other / "vectors.npy").write_bytes(b"")
     assert "vectors.npy is missing or not as it was built" in pagepairs(*run, "--encoder", "builtin", "--benchmark", other).err
     assert "benchmark build" in pagepairs(*run, "--encoder", "builtin", "--benchmark", tmp_path / "none").err
