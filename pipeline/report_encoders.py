@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import stats
 
-from encoders import band_of, encoder_folder
+from encoders import encoder_folder
+from encoders.table import ENCODERS
 from filters.calibration import inside, matching_cuts, overlap, rank_correlation
 from pagepairs.files import read_parquet
 from pagepairs.manifest import dataset_files, read_manifest
@@ -59,7 +60,7 @@ def compare_encoders(output: str, config: Mapping[str, Any], similarity: Mapping
     a, b = scored.similarity
     if not len(a):
         return None
-    own = band_of(specs.get(second, second)) if second in specs or not second.startswith("tflite-") else None
+    own = ENCODERS[second].band if second in ENCODERS else None  # none of those that are read from a file has one
     kept = inside(a, low, high)
     cuts = matching_cuts(scored.chunks, low, high) if kept.any() else None
     return {

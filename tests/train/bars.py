@@ -1,4 +1,4 @@
-"""A set where the condition decides colour and shape of the target: stripes of one of four colours, along one of two directions."""
+"""A set where the condition decides colour and shape of the target: a bar of one of four colours, lying or standing."""
 
 import io
 from pathlib import Path
@@ -12,11 +12,11 @@ CLASSES = 2 * len(COLOURS)
 BACKGROUND = 60
 
 
-def stripes(kind: int, number: int, size: int) -> np.ndarray:
-    """A picture of a class, in [0, CLASSES): its stripes' width and place differ by number."""
+def bar(kind: int, number: int, size: int) -> np.ndarray:
+    """A picture of a class, in [0, CLASSES): the bar's width and place differ by number."""
     rng = np.random.Generator(np.random.Philox(key=[kind, number]))
-    period = rng.uniform(0.35, 0.6) * size
-    line = (np.arange(size) + rng.uniform(0, size)) % period < period / 2
+    middle, width = rng.uniform(0.4, 0.6) * size, rng.uniform(0.3, 0.45) * size
+    line = np.abs(np.arange(size) + 0.5 - middle) < width / 2
     mask = np.broadcast_to(line[:, None] if kind % 2 else line[None, :], (size, size))
     return np.where(mask[..., None], COLOURS[kind // 2], BACKGROUND).astype(np.uint8)
 
@@ -26,7 +26,7 @@ def kind_of(image_HW3: np.ndarray) -> int:
     image = image_HW3.astype(np.float64)
     distance = np.abs(image - BACKGROUND).sum(-1)
     colour = (image * distance[..., None]).sum((0, 1)) / max(1.0, distance.sum())
-    direction = image.mean(1).var(0).sum() > image.mean(0).var(0).sum()  # rows differ: stripes lie along them
+    direction = image.mean(1).var(0).sum() > image.mean(0).var(0).sum()  # rows differ: the bar lies
     return 2 * int(np.argmin(((COLOURS - colour) ** 2).sum(1))) + int(direction)
 
 
@@ -36,10 +36,10 @@ def png(image_HW3: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def make_striped(folder: Path, pairs: int) -> Path:
-    """Writes shards of pairs of the same class; the condition is larger and has other stripes."""
+def make_bars(folder: Path, pairs: int) -> Path:
+    """Writes shards of pairs of the same class; the condition is larger and its bar another."""
 
     def change(row: dict[str, object], i: int) -> None:
-        row["condition_image"], row["target_image"] = png(stripes(i % CLASSES, 2 * i, 64)), png(stripes(i % CLASSES, 2 * i + 1, 16))
+        row["condition_image"], row["target_image"] = png(bar(i % CLASSES, 2 * i, 64)), png(bar(i % CLASSES, 2 * i + 1, 16))
 
     return make_shards(folder, pairs, change=change)
