@@ -13,6 +13,7 @@ from PIL import Image
 from encoders import load_encoder
 from pagepairs.cli import main
 from train.checkpoint import load_model
+from train.condition import Conditioner
 from train.condition_grid import GAP_PX, MARGIN_PX, draw_grid
 from train.sample import SampleConfig
 from train.sampler import denoiser, keyed_noise, sample
@@ -59,11 +60,11 @@ def test_a_sample_is_what_the_sampler_gives_for_its_recorded_seed(run: Path, dra
     images, output = draw_classes(2), tmp_path / "grid"
     assert sample_command(run, images, output, "--num-samples", "2", "--num-conditions", "1", "--guidance", "0.3") == 0
     one = record(output)["samples"][1]
-    trained, encoder = load_model(str(run), "cpu"), load_encoder("builtin")
+    trained, conditioner = load_model(str(run), "cpu"), Conditioner(load_encoder("builtin"), "cross_attention")
     condition = pixels(images / one["condition"])
     side = min(condition.shape[:2])
     top, left = ((length - side) // 2 for length in condition.shape[:2])
-    tokens = encoder.tokens(encoder.preprocess(condition[top : top + side, left : left + side])[None])
+    tokens = conditioner.of_image(conditioner.encoder.preprocess(condition[top : top + side, left : left + side]))[None]
     x = sample(
         denoiser(trained.network, torch.from_numpy(tokens)), keyed_noise([one["seed"]], (3, 16, 16)),
         schedule=trained.schedule, steps=3, guidance=0.3,
@@ -181,7 +182,7 @@ def test_an_encoder_of_other_weights_than_in_training_is_refused(
 ) -> None:
     network = next((shared_data / "encoder_mobilenet").rglob("*.tflite"))
     assert sample_command(run, draw_classes(1), tmp_path / "grid", "--condition-encoder", f"tflite:{network}") == 2
-    assert "the checkpoint was trained with another one (library 'numpy', now 'ai-edge-litert')" in capsys.readouterr().err
+    assert "the checkpoint was trained with another one (dtype 'float64', now" in capsys.readouterr().err
 
 
 def test_an_output_that_cannot_be_written_has_its_own_code(

@@ -11,10 +11,11 @@ from apache_beam.internal.gcp import auth
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.portability.api import beam_runner_api_pb2
 
-from pagepairs.config import Config, EmbedConfig, PairConfig, ScanConfig, ShardConfig
+from pagepairs.config import EmbedConfig, PairConfig, ScanConfig, ShardConfig
 from pagepairs.manifest import dataset_files, read_manifest
-from pipeline.embed import EmbedJob, embed_units
-from pipeline.jobs import Journal, run_tasks
+from pipeline.embed import embed_units
+from pipeline.embed_unit import EmbedJob, Target
+from pipeline.jobs import Journal, Outcome, part_name, run_tasks
 from pipeline.pair import pair_up
 from pipeline.pair_job import PairJob
 from pipeline.progress import Meter
@@ -82,8 +83,13 @@ def tasks_steps(label: str) -> list[str]:
     return sorted(f"{label}/{name}" for name in ("Tasks", "Balance", "Work"))
 
 
-EMBED = ["embed/Balance", "embed/RunInference", "embed/Units", "embed/Write"]
-PAIR = [*(parts_steps(name) for name in ("canonical", "aliases", "resolve", "appear", "fetch", "episodes")), tasks_steps("pairs")]
+EMBED = ["embed", "embed/Balance", "embed/Units"]
+PAIR = [
+    *(parts_steps("canonical"), parts_steps("aliases"), tasks_steps("near")),
+    *(parts_steps("canonical"), parts_steps("aliases"), tasks_steps("stars")),
+    *(parts_steps(name) for name in ("resolve", "appear", "fetch", "pages")),
+    *(tasks_steps(name) for name in ("mirrors", "episodes", "pairs")),
+]
 
 
 def build_scan(site: Path, local_run: Path, work: str, options: PipelineOptions) -> None:
@@ -96,15 +102,26 @@ def build_scan(site: Path, local_run: Path, work: str, options: PipelineOptions)
 
 
 def build_embed(site: Path, local_run: Path, work: str, options: PipelineOptions) -> None:
-    config = Config(scan=ScanConfig(input=(str(site),)), embed=EmbedConfig(encoder="builtin"))
-    locate = SourceMap(find_units(config.scan.input, config.scan), str(local_run))
-    job = EmbedJob(output=work, scan=config.scan, embed=config.embed, threads=1, locate=locate, meter=Meter(work))
-    embed_units(dataset_files(str(local_run / "units")), job, Journal(f"{work}/embed"), options)
+    scan = ScanConfig(input=(str(site),))
+    target = Target(folder="builtin", digest={}, journal=Journal(f"{work}/embed"))
+    job = EmbedJob(
+        output=work,
+        scan=scan,
+        embed=EmbedConfig(encoder="builtin", gpu_type="nvidia-l4"),
+        targets=(target,),
+        threads=1,
+        locate=SourceMap(find_units(scan.input, scan), str(local_run)),
+        meter=Meter(work),
+    )
+    embed_units(dataset_files(str(local_run / "units")), job, options)
 
 
 def build_pair(site: Path, local_run: Path, work: str, options: PipelineOptions) -> None:
     bounds = {"low": 0.3, "high": 0.9, "size_px": 256, "parts": 1}
     job = PairJob(output=str(local_run), work=work, config=PairConfig(), encoder_folder="builtin", meter=Meter(work), **bounds)
+    with pytest.raises(FileNotFoundError):  # the driver reads how many near pairs there are
+        pair_up(job, options)
+    Journal(f"{work}/done/near").write(part_name(0, 1), Outcome(counters={"edges": 0}))
     pair_up(job, options)
 
 
@@ -139,17 +156,19 @@ def test_the_jobs_of_a_stage(stage: str, site: Path, local_run: Path, tmp_path: 
     else:
         assert {"Files", "Candidates", "Units", "Thumbnails", "Write"} <= set(sent[0].steps)
     for job in sent:
-        [environment] = [env for env in job.proto.components.environments.values() if env.urn == "beam:env:docker:v1"]
-        payload = beam_runner_api_pb2.DockerPayload.FromString(environment.payload)
-        assert payload.container_image == IMAGE
-        assert job.hints == set()  # no accelerator unless one is asked for
+        environments = [env for env in job.proto.components.environments.values() if env.urn == "beam:env:docker:v1"]
+        for environment in environments:
+            assert beam_runner_api_pb2.DockerPayload.FromString(environment.payload).container_image == IMAGE
+            assert "pickled_main_session" not in staged_names(environment)
+        assert len(environments) == (2 if stage == "embed" else 1)
+        # Only embed asked for a GPU, so every other stage runs without.
+        assert job.hints == ({"beam:resources:accelerator:v1", "beam:resources:min_ram_bytes:v1"} if stage == "embed" else set())
         assert (job.options["save_main_session"], job.options["sdk_location"]) == (False, "container")
         assert job.options["dataflow_service_options"] == ["enable_prime"]
         labels = dict(label.split("=") for label in job.options["labels"])
         assert (labels["team"], labels["pagepairs"]) == ("a", "0-1-0")
         assert job.options["job_name"].startswith(f"pagepairs-{labels['job']}-")
         assert job.job.proto.name == job.options["job_name"]
-        assert "pickled_main_session" not in staged_names(environment)
 
 
 def staged_names(environment: beam_runner_api_pb2.Environment) -> set[str]:
