@@ -25,7 +25,8 @@ from pagepairs.files import read_arrow, read_parquet, write_arrow
 from pagepairs.manifest import dataset_files
 from pagepairs.records import MATCHES
 from pagepairs.stores import local_copy
-from pipeline.jobs import Journal, Outcome, merge_outcomes, part_name, run_tasks
+from pipeline.jobs import run_tasks
+from pipeline.journal import Journal, Outcome, merge_outcomes, part_name
 from pipeline.match_passes import FACTS, FOUND, NEAR, SURVIVORS, MatchHashes, MatchJob, MatchVectors, ReadFacts, hashes_of
 from pipeline.models import difference
 

@@ -14,7 +14,8 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from pagepairs.config import Config, EmbedConfig, PairConfig, ScanConfig, ShardConfig
 from pagepairs.manifest import dataset_files, read_manifest
 from pipeline.embed import EmbedJob, embed_units
-from pipeline.jobs import Journal, run_tasks
+from pipeline.jobs import run_tasks
+from pipeline.journal import Journal
 from pipeline.pair import pair_up
 from pipeline.pair_job import PairJob
 from pipeline.progress import Meter
