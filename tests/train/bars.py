@@ -40,6 +40,6 @@ def make_bars(folder: Path, pairs: int) -> Path:
     """Writes shards of pairs of the same class; the condition is larger and its bar another."""
 
     def change(row: dict[str, object], i: int) -> None:
-        row["condition_image"], row["target_image"] = png(bar(i % CLASSES, 2 * i, 64)), png(bar(i % CLASSES, 2 * i + 1, 16))
+        row["condition_image"], row["target_image"] = png(bar(i % CLASSES, 2 * i, 64)), png(bar(i % CLASSES, 2 * i + 1, 32))
 
     return make_shards(folder, pairs, change=change)
