@@ -74,7 +74,8 @@ def make_images(folder: str, count: int) -> None:
 
 def run_steps(folder: str) -> None:
     """Runs the steps, compares what they found with what was planted and prints it all as JSON."""
-    from pipeline.jobs import Journal, count_parts, pipeline_options, run_parts
+    from pipeline.jobs import count_parts, pipeline_options, run_parts
+    from pipeline.journal import Journal
     from pipeline.pair_duplicates import find_stars
     from pipeline.pair_job import PairJob
     from pipeline.pair_references import Canonical, spread_images

@@ -95,7 +95,7 @@ def _write(folder: str, dataset: str, name: str, columns: dict, schema: pa.Schem
 
 def run_ours(folder: str) -> int:
     """Runs the stage's shuffles and returns the number of kept pairs."""
-    from pipeline.jobs import merge_outcomes, part_name
+    from pipeline.journal import merge_outcomes, part_name
     from pipeline.pair import pair_up, parts_for
     from pipeline.pair_job import PairJob
     from pipeline.progress import Meter

@@ -25,7 +25,8 @@ from inputs import jpeg_crawl, photo_crawl
 from processes import conditions, in_turn, measured, median, pin, ratio
 
 from pagepairs.config import ScanConfig
-from pipeline.jobs import Journal, run_tasks
+from pipeline.jobs import run_tasks
+from pipeline.journal import Journal
 from pipeline.progress import Meter
 from pipeline.runners import pipeline_options
 from pipeline.scan import ScanTask, ScanUnits, task_name

@@ -15,7 +15,8 @@ from pagepairs.config import EmbedConfig
 from pagepairs.files import write_parquet
 from pagepairs.records import DROPS, embeddings_schema, rows_to_table
 from pipeline.embed_unit import Embedded, EmbedJob, embed_unit
-from pipeline.jobs import Outcome, name_elements, report_metrics
+from pipeline.jobs import name_elements
+from pipeline.journal import Outcome, report_metrics
 from pipeline.models import Models, check_worker, load_models
 from pipeline.runners import CheckedDoFn, is_local, open_job
 

@@ -13,7 +13,7 @@ from pagepairs.stores import absolute, exists
 from pipeline.datasets import complete_dataset, is_complete
 from pipeline.embed import datasets_of, embed_units
 from pipeline.embed_unit import EmbedJob, Target
-from pipeline.jobs import Journal, merge_outcomes
+from pipeline.journal import Journal, merge_outcomes
 from pipeline.models import Described, check_names, difference, here_and_there, load_models
 from pipeline.progress import watch
 from pipeline.reuse import find_earlier

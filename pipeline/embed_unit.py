@@ -16,7 +16,7 @@ from pagepairs.files import read_parquet
 from pagepairs.images import ImageError
 from pipeline.ahead import map_ahead
 from pipeline.embed_batch import Passes, embed_batch
-from pipeline.jobs import Journal
+from pipeline.journal import Journal
 from pipeline.look import pixels
 from pipeline.models import Described, Models
 from pipeline.progress import Meter

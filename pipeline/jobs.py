@@ -4,24 +4,21 @@ import functools
 import hashlib
 import os
 import pickle
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-from apache_beam.metrics import Metrics
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
 
-from pagepairs.files import FileInfo, open_read, read_json, write_bytes, write_json
+from pagepairs.files import open_read, write_bytes
 from pagepairs.keys import part_of
-from pagepairs.stores import exists, names_in, store_of
+from pipeline.journal import Journal, Outcome, part_name
 from pipeline.runners import CheckedDoFn, is_local, open_job
 
 PART_ROWS = 100_000
@@ -30,97 +27,8 @@ _WAVE_ROWS = 500_000
 _PACK_BYTES = 32 * 1024 * 1024
 _NAMED_IN_JOB = 10_000
 """Tasks or files that a job names itself; Dataflow takes 20 MB of job description."""
-_READERS = 32
-"""Journal entries read at once: one in an object store takes 20 to 50 ms."""
 
 T = TypeVar("T")
-
-
-@dataclass(kw_only=True)
-class Outcome:
-    """What one finished task left behind: its files by dataset, and its counts."""
-
-    files: dict[str, list[FileInfo]] = field(default_factory=dict)
-    counters: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Journal:
-    """The finished tasks of a stage: one small file each, written after the task's own files."""
-
-    folder: str
-
-    def _path(self, task: str) -> str:
-        return os.path.join(self.folder, f"{task}.json")
-
-    def has(self, task: str) -> bool:
-        """Whether the task is finished."""
-        return exists(self._path(task))
-
-    def finished(self) -> set[str]:
-        """Returns the names of all finished tasks."""
-        return {name.removesuffix(".json") for name in names_in(self.folder) if name.endswith(".json")}
-
-    def write(self, task: str, outcome: Outcome) -> None:
-        """Marks the task as finished."""
-        files = {dataset: [file.as_json() for file in infos] for dataset, infos in outcome.files.items()}
-        write_json(self._path(task), {"files": files, "counters": outcome.counters})
-
-    def once(self, label: str, task: str, work: Callable[[], Outcome]) -> None:
-        """Does a task and marks it as finished, unless it is: a bundle that a cluster tries again holds finished tasks.
-
-        What it counted reaches the runner's counters in either case, under `label`.
-        """
-        started = time.monotonic()
-        if not self.has(task):
-            self.write(task, work())
-        report_metrics(label, self.read(task), busy_s=time.monotonic() - started)
-
-    def forget_others(self, tasks: Iterable[str]) -> None:
-        """Forgets all finished tasks but these: the files of tasks that a run does not name are deleted or written over."""
-        keep = {f"{task}.json" for task in tasks}
-        for name in names_in(self.folder):
-            if name not in keep:
-                store_of(self.folder).remove(os.path.join(self.folder, name))
-
-    def read(self, task: str) -> Outcome:
-        """Returns what a finished task left behind."""
-        value = read_json(self._path(task))
-        files = {dataset: [FileInfo(**info) for info in infos] for dataset, infos in value["files"].items()}
-        return Outcome(files=files, counters=value["counters"])
-
-    def read_all(self, tasks: Iterable[str]) -> list[Outcome]:
-        """Returns what finished tasks left behind, in the order of their names given."""
-        with ThreadPoolExecutor(_READERS) as pool:
-            return list(pool.map(self.read, tasks))
-
-    def read_parts(self, parts: int) -> list[Outcome]:
-        """Returns what all parts of a shuffle left behind, in their order."""
-        return self.read_all(part_name(part, parts) for part in range(parts))
-
-
-def merge_counters(counters: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Adds counters key by key: numbers, lists of numbers of one length, and dicts of these."""
-    merged: dict[str, Any] = {}
-    for counter in counters:
-        for key, value in counter.items():
-            if key not in merged:
-                merged[key] = value
-            elif isinstance(value, Mapping):
-                merged[key] = merge_counters([merged[key], value])
-            elif isinstance(value, list):
-                merged[key] = [a + b for a, b in zip(merged[key], value, strict=True)]
-            else:
-                merged[key] = merged[key] + value
-    return merged
-
-
-def merge_outcomes(outcomes: Iterable[Outcome]) -> Outcome:
-    """Joins what tasks left behind; files in the order of their names."""
-    outcomes = list(outcomes)
-    datasets = sorted({dataset for outcome in outcomes for dataset in outcome.files})
-    files = {d: sorted((f for o in outcomes for f in o.files.get(d, [])), key=lambda info: info.name) for d in datasets}
-    return Outcome(files=files, counters=merge_counters(outcome.counters for outcome in outcomes))
 
 
 def run_tasks(label: str, tasks: Mapping[str, T], work: Callable[[T], Outcome], journal: Journal, options: PipelineOptions) -> int:
@@ -176,19 +84,6 @@ class _Finish(CheckedDoFn):
         self._journal.once(self._label, name, lambda: self._work(task))
 
 
-def report_metrics(label: str, outcome: Outcome, *, busy_s: float = 0.0) -> None:
-    """Adds an outcome to the runner's own counters, under the namespace `label`.
-
-    in, kept, errors, dropped_<reason> and whatever else is one number; bytes_written; busy_ms, the time it took, which gives the rates.
-    """
-    counts = {name: value for name, value in outcome.counters.items() if isinstance(value, int)}
-    counts |= {f"dropped_{reason}": value for reason, value in outcome.counters.get("dropped", {}).items()}
-    counts["bytes_written"] = sum(info.bytes for infos in outcome.files.values() for info in infos)
-    counts["busy_ms"] = round(1000 * busy_s)
-    for name, value in counts.items():
-        Metrics.counter(label, name).inc(value)
-
-
 @dataclass(frozen=True, slots=True)
 class Rows:
     """Rows on their way through a shuffle: `hashes`, uint64 of shape (N,), decide the part of each row."""
@@ -213,16 +108,6 @@ class Reduce(Protocol):
 def count_parts(rows: int) -> int:
     """Returns the number of parts for `rows` of the largest input: of row counts only, never of the machine."""
     return max(1, -(-rows // PART_ROWS))
-
-
-def part_name(part: int, parts: int) -> str:
-    """Returns the name of a part, as its files and its journal entry carry it."""
-    return f"part-{part:05d}-of-{parts:05d}"
-
-
-def part_number(path: str) -> int:
-    """Returns the part that a file is of, from its name."""
-    return int(os.path.basename(path).split("-")[1])
 
 
 def run_parts(

@@ -15,7 +15,7 @@ from pagepairs.files import read_arrow, read_parquet, write_arrow
 from pagepairs.keys import prefix64
 from pagepairs.records import vectors_of
 from pagepairs.stores import local_copy
-from pipeline.jobs import Outcome
+from pipeline.journal import Outcome
 
 SURVIVORS = 20
 """Of each benchmark, the nearest images that stay."""

@@ -31,7 +31,8 @@ from pagepairs.files import describe_file, read_parquet, write_parquet
 from pagepairs.manifest import Manifest
 from pagepairs.records import MATCHES, SCHEMA_VERSION
 from pagepairs.stores import exists
-from pipeline.jobs import Journal, Outcome, count_parts, part_name, run_parts, run_tasks
+from pipeline.jobs import count_parts, run_parts, run_tasks
+from pipeline.journal import Journal, Outcome, part_name
 from pipeline.match_passes import MatchJob
 from pipeline.pair_duplicates import find_stars
 from pipeline.pair_episodes import Episodes

@@ -21,7 +21,8 @@ from dedup.groups import NODE, choose_stars, id_words, label_components, number_
 from dedup.near import BANDS, bucket_hash, near_in_buckets
 from pagepairs.files import read_arrow, write_arrow_parts
 from pagepairs.keys import mix, order_by_part
-from pipeline.jobs import Journal, Outcome, Rows, merge_counters, part_name, run_parts, run_tasks
+from pipeline.jobs import Rows, run_parts, run_tasks
+from pipeline.journal import Journal, Outcome, merge_counters, part_name
 from pipeline.pair_job import PairJob
 
 MAX_EDGES = 4_000_000

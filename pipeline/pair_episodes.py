@@ -10,7 +10,7 @@ from pagepairs.keys import mix, order_by_part, prefix64
 from pagepairs.records import DROPS, EPISODES, vectors_of
 from pagepairs.urls import episode_page
 from pipeline.episodes import sample_pairs, similarities
-from pipeline.jobs import Outcome
+from pipeline.journal import Outcome
 from pipeline.pair_job import CANDIDATE_ROWS, CARRIED, PairJob
 from pipeline.pair_pages import close_mirrors
 

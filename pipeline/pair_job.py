@@ -11,7 +11,7 @@ from pagepairs.files import FileInfo, read_arrow_part, write_arrow, write_parque
 from pagepairs.manifest import dataset_files
 from pagepairs.records import CANDIDATES
 from pagepairs.stores import exists
-from pipeline.jobs import part_name
+from pipeline.journal import part_name
 from pipeline.progress import Meter
 
 REFERENCE = ("source", "offset", "length")

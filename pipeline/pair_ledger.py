@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from pagepairs.keys import mix, pair_id, prefix64
 from pagepairs.records import CANDIDATES, PAIRS
-from pipeline.jobs import Outcome
+from pipeline.journal import Outcome
 from pipeline.pair_job import CARRIED, PairJob
 
 HISTOGRAM_BINS = 200

@@ -25,7 +25,8 @@ from pagepairs.files import read_arrow, read_parquet, write_arrow
 from pagepairs.manifest import dataset_files
 from pagepairs.records import MATCHES
 from pagepairs.stores import local_copy
-from pipeline.jobs import Journal, Outcome, merge_outcomes, part_name, run_tasks
+from pipeline.jobs import run_tasks
+from pipeline.journal import Journal, Outcome, merge_outcomes, part_name
 from pipeline.match_passes import FACTS, FOUND, NEAR, SURVIVORS, MatchHashes, MatchJob, MatchVectors, ReadFacts, hashes_of
 from pipeline.models import difference
 
@@ -51,7 +52,7 @@ def check_encoders(benchmarks: Sequence[Benchmark], digests: Mapping[str, Mappin
             there = ", ".join(sorted(digests)) or "none"
             raise ValueError(
                 f"--benchmark {benchmark.folder} holds vectors of {benchmark.spec}, the run of {there}: embed the crawl with it too "
-                f"(`pagepairs embed --encoder {benchmark.spec} --output {output}`), or build the index with the run's --encoder"
+                f"(`pagepairs embed --encoder RUN,{benchmark.spec} --output {output}`, RUN being the run's encoder), or build the index with the run's --encoder"
             )
         changed = difference(benchmark.encoder, digests[name])
         if changed:

@@ -14,7 +14,8 @@ from pipeline.episodes import (
     codes_of,
     page_image_hash,
 )
-from pipeline.jobs import Outcome, Rows
+from pipeline.jobs import Rows
+from pipeline.journal import Outcome
 from pipeline.pair_job import REFERENCE, REFERENCES, PairJob
 from pipeline.vectors import copy_vectors, spread_vectors
 

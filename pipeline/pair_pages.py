@@ -12,7 +12,8 @@ from pagepairs.files import read_arrow, read_parquet, write_arrow_parts
 from pagepairs.keys import order_by_part, prefix64
 from pagepairs.records import PAGES
 from pipeline.episodes import cap_pages, choose_references, close_pages, episode_reasons
-from pipeline.jobs import Outcome, Rows
+from pipeline.jobs import Rows
+from pipeline.journal import Outcome
 from pipeline.pair_job import REFERENCES, PairJob
 from pipeline.pair_references import key_pages
 

@@ -12,7 +12,8 @@ from pagepairs.files import read_arrow, read_parquet, write_parquet
 from pagepairs.keys import prefix64, text_key
 from pagepairs.records import IMAGES
 from pagepairs.urls import episode_page, host_of, url_key
-from pipeline.jobs import Outcome, Rows, part_number
+from pipeline.jobs import Rows
+from pipeline.journal import Outcome, part_number
 from pipeline.pair_duplicates import apply_stars, hash_of_images, write_bands
 from pipeline.pair_job import REFERENCE, REFERENCES, PairJob
 from pipeline.pair_matches import mark_matches

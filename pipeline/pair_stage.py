@@ -5,7 +5,7 @@ from encoders import encoder_folder
 from pagepairs.manifest import digest_of, read_manifest
 from pipeline.bands import check_calibration, deciding_encoder, find_band
 from pipeline.datasets import embedded_digests, is_complete
-from pipeline.jobs import merge_outcomes
+from pipeline.journal import merge_outcomes
 from pipeline.pair import match_outcome, pair_up, parts_for, shown_settings, stage_digest
 from pipeline.pair_duplicates import count_duplicates, near_parts, read_stars
 from pipeline.pair_job import PairJob

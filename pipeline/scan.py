@@ -26,7 +26,8 @@ from pagepairs.manifest import Manifest
 from pagepairs.records import ALIASES, IMAGES, LINKS, PAGES, SCAN_DROPS, UNITS, rows_to_table
 from pagepairs.stores import store_of
 from pagepairs.urls import url_key
-from pipeline.jobs import Journal, Outcome, Rows, count_parts, part_name, run_parts
+from pipeline.jobs import Rows, count_parts, run_parts
+from pipeline.journal import Journal, Outcome, part_name
 from pipeline.look import Look, look
 from pipeline.progress import Meter
 from pipeline.sources import AliasRecord, ErrorRecord, ImageRecord, LinkRecord, PageRecord, ScanUnit, read_unit

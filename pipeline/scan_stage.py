@@ -10,7 +10,8 @@ from pagepairs.manifest import digest_of, read_manifest
 from pagepairs.records import SCHEMA_VERSION
 from pagepairs.stores import exists, store_of
 from pipeline.datasets import complete_dataset, is_complete
-from pipeline.jobs import Journal, merge_outcomes, run_tasks
+from pipeline.jobs import run_tasks
+from pipeline.journal import Journal, merge_outcomes
 from pipeline.progress import watch
 from pipeline.scan import DATASETS, ScanTask, ScanUnits, cut_units, task_name
 from pipeline.sources import ScanUnit

@@ -28,7 +28,8 @@ from pagepairs.shards import BATCH_ROWS, shard_name, write_shard
 from pagepairs.stores import exists
 from pagepairs.urls import host_of
 from pipeline.ahead import map_ahead
-from pipeline.jobs import Journal, Outcome, Rows, part_name, run_parts
+from pipeline.jobs import Rows, run_parts
+from pipeline.journal import Journal, Outcome, part_name
 from pipeline.look import pixels
 from pipeline.pair_ledger import histogram
 from pipeline.progress import Meter

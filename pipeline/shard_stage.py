@@ -7,7 +7,8 @@ from pagepairs.manifest import Manifest, dataset_files, digest_of, read_manifest
 from pagepairs.records import SCHEMA_VERSION
 from pipeline.card import most_common_hosts, write_card
 from pipeline.datasets import is_complete
-from pipeline.jobs import count_parts, merge_outcomes
+from pipeline.jobs import count_parts
+from pipeline.journal import merge_outcomes
 from pipeline.progress import watch
 from pipeline.shard import ShardJob, count_shards, vector_files, write_shards
 from pipeline.stage import Run, forget_others, input_manifest, publish, say_rebuild, timed

@@ -18,7 +18,7 @@ from pagepairs.manifest import Manifest, find_manifest, read_manifest
 from pagepairs.stores import exists, store_of
 from pipeline.bands import deciding_encoder
 from pipeline.datasets import complete_dataset, is_complete, publish_dataset, work_folder
-from pipeline.jobs import Outcome
+from pipeline.journal import Outcome
 from pipeline.runners import default_threads
 
 _VERSIONS = ("apache-beam", "torch", "torchvision", "pyarrow", "numpy", "pillow")

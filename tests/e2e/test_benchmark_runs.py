@@ -292,8 +292,8 @@ def test_a_copy_descriptor_beside_the_runs_encoder(index: Path, site_files: list
     assert pagepairs(*run).code == 0
     done = pagepairs(*run, "--benchmark", tmp_path / "idx")
     assert done.code == 2
-    assert "pagepairs embed --encoder sscd:sscd_disc_mixup.pt" in done.err
-    done = pagepairs("embed", "--output", tmp_path / "out", "--encoder", f"sscd:{network}", "--device", "cpu")
+    assert "pagepairs embed --encoder RUN,sscd:sscd_disc_mixup.pt" in done.err
+    done = pagepairs("embed", "--output", tmp_path / "out", "--encoder", f"builtin,sscd:{network}", "--device", "cpu")
     assert done.code == 0, done.err
     done = pagepairs(*run, "--benchmark", tmp_path / "idx")
     assert done.code == 0, done.err

@@ -8,6 +8,7 @@ from killed_runs import kill_after, moments
 from outputs import assert_sound, data_hashes, half_written, journal_files
 
 import pipeline.jobs
+import pipeline.journal
 
 PART_ROWS = 7  # 4 parts for the small site
 
@@ -16,13 +17,13 @@ PART_ROWS = 7  # 4 parts for the small site
 def tasks_done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The journal entries that commands in this process write, as paths."""
     done: list[str] = []
-    write = pipeline.jobs.Journal.write
+    write = pipeline.journal.Journal.write
 
-    def noted(journal: pipeline.jobs.Journal, task: str, outcome: pipeline.jobs.Outcome) -> None:
+    def noted(journal: pipeline.journal.Journal, task: str, outcome: pipeline.journal.Outcome) -> None:
         write(journal, task, outcome)
         done.append(str(Path(journal.folder) / f"{task}.json"))
 
-    monkeypatch.setattr(pipeline.jobs.Journal, "write", noted)
+    monkeypatch.setattr(pipeline.journal.Journal, "write", noted)
     return done
 
 

@@ -16,7 +16,7 @@ from pagepairs.files import FileInfo, write_parquet
 from pagepairs.keys import text_key
 from pagepairs.manifest import Manifest, write_manifest
 from pagepairs.records import ALIASES, DROPS, IMAGES, LINKS, PAGES, embeddings_schema, rows_to_table
-from pipeline.jobs import Outcome, merge_outcomes, part_name
+from pipeline.journal import Outcome, merge_outcomes, part_name
 from pipeline.pair import pair_up
 from pipeline.pair_job import PairJob
 from pipeline.progress import Meter

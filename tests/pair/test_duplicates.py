@@ -10,7 +10,7 @@ from small_crawl import Crawl, pair_job, run_pair
 
 import pipeline.pair_duplicates
 from pagepairs.files import read_arrow
-from pipeline.jobs import Journal, merge_counters, part_name
+from pipeline.journal import Journal, merge_counters, part_name
 from pipeline.pair_duplicates import count_duplicates, near_parts, read_stars
 from pipeline.pair_job import PairJob
 

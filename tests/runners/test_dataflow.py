@@ -15,7 +15,8 @@ from pagepairs.config import EmbedConfig, PairConfig, ScanConfig, ShardConfig
 from pagepairs.manifest import dataset_files, read_manifest
 from pipeline.embed import embed_units
 from pipeline.embed_unit import EmbedJob, Target
-from pipeline.jobs import Journal, Outcome, part_name, run_tasks
+from pipeline.jobs import part_name, run_tasks
+from pipeline.journal import Journal, Outcome
 from pipeline.pair import pair_up
 from pipeline.pair_job import PairJob
 from pipeline.progress import Meter

@@ -73,7 +73,8 @@ def test_a_killed_driver_leaves_no_process_and_no_folder(site: Path, tmp_path: P
 TASKS = """
 import os, signal, sys
 from pathlib import Path
-from pipeline.jobs import Journal, Outcome, run_tasks
+from pipeline.jobs import run_tasks
+from pipeline.journal import Journal, Outcome
 from pipeline.runners import JobFailed, pipeline_options
 import tasks
 

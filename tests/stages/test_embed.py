@@ -17,7 +17,7 @@ from pagepairs.config import Config, EmbedConfig, RunConfig
 from pagepairs.manifest import read_dataset, read_manifest
 from pipeline.embed import Embed, resource_hints
 from pipeline.embed_unit import EmbedJob, Target, embed_unit
-from pipeline.jobs import Journal
+from pipeline.journal import Journal
 from pipeline.models import Models, check_worker, here_and_there
 from pipeline.progress import Meter
 from pipeline.run import run_stages

@@ -16,19 +16,8 @@ from hypothesis import strategies as st
 import pipeline.jobs as jobs
 from pagepairs.files import FileInfo, write_parquet
 from pagepairs.keys import mix, part_of
-from pipeline.jobs import (
-    Journal,
-    Outcome,
-    Rows,
-    count_parts,
-    merge_counters,
-    merge_outcomes,
-    pack,
-    part_name,
-    run_parts,
-    run_tasks,
-    unpack,
-)
+from pipeline.jobs import Rows, count_parts, pack, run_parts, run_tasks, unpack
+from pipeline.journal import Journal, Outcome, merge_counters, merge_outcomes, part_name
 from pipeline.runners import pipeline_options
 
 
