@@ -186,7 +186,7 @@ def test_another_encoder_is_refused_before_anything_is_written(
     run = ["run", "--input", *site_files, "--output", tmp_path / "out", "--low", 0.2, "--high", 0.9]
     done = pagepairs(*run, "--encoder", f"tflite:{network}", "--benchmark", index)
     assert (done.code, (tmp_path / "out").exists()) == (2, False)
-    assert "pagepairs embed --encoder builtin" in done.err
+    assert "pagepairs embed --encoder RUN,builtin" in done.err
     other = shutil.copytree(index, tmp_path / "idx")
     manifest = json.loads((other / "manifest.json").read_text())
     manifest["encoder"]["preprocessing"] = "box-32-v0"
