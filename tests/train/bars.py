@@ -37,9 +37,9 @@ def png(image_HW3: np.ndarray) -> bytes:
 
 
 def make_bars(folder: Path, pairs: int) -> Path:
-    """Writes shards of pairs of the same class; the condition is larger and its bar another."""
+    """Writes shards of pairs of the same class; the condition's bar is another."""
 
     def change(row: dict[str, object], i: int) -> None:
-        row["condition_image"], row["target_image"] = png(bar(i % CLASSES, 2 * i, 64)), png(bar(i % CLASSES, 2 * i + 1, 32))
+        row["condition_image"], row["target_image"] = png(bar(i % CLASSES, 2 * i, 64)), png(bar(i % CLASSES, 2 * i + 1, 64))
 
     return make_shards(folder, pairs, change=change)

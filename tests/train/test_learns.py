@@ -24,11 +24,11 @@ from train.sampler import denoiser, keyed_noise, sample, to_uint8
 
 MINUTE = Preset(
     name="tiny",
-    # Patches keep 32 pixels, where the schedule is not shifted: at 16 hardly any noise is left to hide the shape.
+    # 64 pixels as patches: at 32 and below the schedule spends too little on noise that hides a shape (docs/log.md).
     network=NetworkConfig(
-        image_px=32, patch_px=2, channels=(32, 64), blocks=(2, 3), transformer_from=1, embedding=128, head_width=16, dropout=0.0
+        image_px=64, patch_px=4, channels=(32, 64), blocks=(2, 3), transformer_from=1, embedding=128, head_width=16, dropout=0.0
     ),
-    batch=8, micro_batch=8, total_images=12_800, lr=2e-3, warmup_steps=50,
+    batch=16, micro_batch=16, total_images=25_600, lr=2e-3, warmup_steps=50,
     ema=0.99, precision="float32", compile=False, channels_last=False,
 )  # fmt: skip
 
@@ -47,7 +47,7 @@ def matches(run: Path, guidance: float, per_class: int = 8) -> tuple[float, floa
     kinds = np.arange(CLASSES * per_class) % CLASSES
     images = [bar(kind, 10**6 + place, 64) for place, kind in enumerate(kinds)]
     conditions = torch.from_numpy(np.stack([conditioner.of_image(conditioner.encoder.preprocess(image)) for image in images]))
-    noise = keyed_noise(range(len(kinds)), (3, 32, 32))
+    noise = keyed_noise(range(len(kinds)), (3, 64, 64))
     x = sample(denoiser(trained.network, conditions), noise, schedule=trained.schedule, steps=32, guidance=guidance)
     found = np.array([kind_of(image) for image in to_uint8(x)])
     others = np.random.Generator(np.random.Philox(key=1)).permutation(kinds)
@@ -55,7 +55,7 @@ def matches(run: Path, guidance: float, per_class: int = 8) -> tuple[float, floa
 
 
 def test_the_classes_can_be_told_apart() -> None:
-    assert [kind_of(bar(place % CLASSES, place, 32)) for place in range(160)] == [place % CLASSES for place in range(160)]
+    assert [kind_of(bar(place % CLASSES, place, 64)) for place in range(160)] == [place % CLASSES for place in range(160)]
 
 
 @pytest.mark.slow
@@ -63,8 +63,8 @@ def test_samples_follow_their_condition(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setitem(presets.PRESETS, "tiny", lambda: MINUTE)  # type: ignore[arg-type]
     train(settings(make_bars(tmp_path / "shards", 512), tmp_path / "run"), str)
     matching, shuffled = matches(tmp_path / "run", guidance=0.5)
-    assert matching > 0.4
-    assert shuffled < matching - 0.25
+    assert matching > 0.8
+    assert shuffled < 0.3
 
 
 @pytest.mark.slow
