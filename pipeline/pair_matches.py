@@ -52,7 +52,7 @@ def check_encoders(benchmarks: Sequence[Benchmark], digests: Mapping[str, Mappin
             there = ", ".join(sorted(digests)) or "none"
             raise ValueError(
                 f"--benchmark {benchmark.folder} holds vectors of {benchmark.spec}, the run of {there}: embed the crawl with it too "
-                f"(`pagepairs embed --encoder RUN,{benchmark.spec} --output {output}`, RUN being the run's encoder), or build the index with the run's --encoder"
+                f"(`pagepairs embed --encoder RUN,{benchmark.spec} --output {output}`), or build the index with the run's --encoder"
             )
         changed = difference(benchmark.encoder, digests[name])
         if changed:

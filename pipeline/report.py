@@ -62,8 +62,13 @@ def write_report(output: str, *, locate: Callable[[str], str], pipeline_options:
         summary = _summarise(files, "Summarise")
         cells = _count_cells(pipeline, output, hosts, edges, count_parts(manifests["candidates"].rows))
         picked = beam.pvalue.AsSingleton(cells)
-        rows = pipeline | "Candidates" >> beam.Create(_paths(output, "candidates")) | "FindPicks" >> beam.FlatMap(_find_picks, picked)
-        extra = pipeline | "Disagreements" >> beam.Create(disagreements)
+        rows = (
+            pipeline
+            | "Candidates" >> beam.Create(_paths(output, "candidates"))
+            | "FindPicks" >> beam.FlatMap(_find_picks, picked).with_output_types(dict[str, Any])
+        )
+        # An empty Create has elements of no type, and a cluster would write the rows of the Flatten as such.
+        extra = pipeline | "Disagreements" >> beam.Create(disagreements).with_output_types(dict[str, Any])
         shown = beam.pvalue.AsList((rows, extra) | "Shown" >> beam.Flatten())
         units = pipeline | "Units" >> beam.Create(_paths(output, "units")) | "BalanceUnits" >> beam.Reshuffle()
         thumbnails = units | "Thumbnails" >> beam.FlatMap(read_thumbnails, shown, locate=locate, limits=limits)

@@ -1,7 +1,10 @@
 """The five stages, one after the other, and the plan of what they would do."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -12,7 +15,7 @@ from pagepairs.config import Config
 from pagepairs.files import remove_temporaries, write_json
 from pagepairs.locks import lock_output
 from pagepairs.manifest import read_manifest
-from pagepairs.stores import absolute
+from pagepairs.stores import absolute, is_remote
 from pipeline.bands import check_calibration, deciding_encoder, find_band
 from pipeline.datasets import embedded_digests, work_folder
 from pipeline.pair_matches import check_encoders
@@ -60,7 +63,7 @@ def run_stages(config: Config, stages: tuple[str, ...], say: Callable[[str], Non
     if "pair" in stages:
         embedding = {name: encoder.digest for name, encoder in described.items()}
         check_encoders(read_benchmarks(config.pair.benchmark), embedded_digests(output) | embedding, config.run.output)
-    with lock_output(work_folder(output, LOCK)) as check_lock, TemporaryDirectory(prefix="pagepairs-") as progress:
+    with lock_output(work_folder(output, LOCK)) as check_lock, _progress_folder(output) as progress:
         run = Run(config=config, output=output, options=options, locate=SourceMap(units, output), say=say, progress=progress)
         check_scan_settings(run)
         remove_temporaries(output)
@@ -79,6 +82,19 @@ def run_stages(config: Config, stages: tuple[str, ...], say: Callable[[str], Non
         if read_manifest(run.path("images")).counters["in"] == 0:
             raise NothingFound("the crawl holds no image: is it the right --input, and does it hold responses?")
         raise NothingFound(f"no pair was found; {run.path('report', 'report.html')} says what became of every image and reference")
+
+
+@contextmanager
+def _progress_folder(output: str) -> Iterator[str]:
+    """Yields an empty folder of this machine: below the output, where a killed run's is found and cleared, unless that is elsewhere."""
+    if is_remote(output):
+        with TemporaryDirectory(prefix="pagepairs-") as folder:
+            yield folder
+        return
+    folder = work_folder(output, "progress")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder)
+    yield folder
 
 
 def _check_block_list(path: str) -> None:
