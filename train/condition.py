@@ -24,8 +24,8 @@ _SHAPES = {
 }
 
 
-# The network normalises a token as a whole: colours in grey levels would leave nothing of edges between 0 and 1 (direction of stripes: at
-# chance after 8 000 images, where their colour was always right).
+# The network normalises a token as a whole: colours in grey levels would leave nothing of edges between 0 and 1: samples followed the
+# colour of their condition and its shape not at all, and both with these units (docs/log.md).
 _UNITS = {"builtin": np.array([100.0] * 3 + [1.0] * 9, np.float32)}
 
 

@@ -183,7 +183,9 @@ def test_tf_data_sees_the_same_values(runs: dict[str, Path]) -> None:
         pytest.skip("TensorFlow is not installed")
     program = "import pathlib, sys, test_formats; test_formats.check_tf_data(*map(pathlib.Path, sys.argv[1:]))"
     folders = [str(runs[form]) for form in ("parquet", "tfrecord")]
-    subprocess.run([sys.executable, "-c", program, *folders], cwd=Path(__file__).parent, check=True)
+    subprocess.run(
+        [sys.executable, "-c", program, *folders], cwd=Path(__file__).parent, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True
+    )
 
 
 def check_tf_data(parquet: Path, tfrecord: Path) -> None:

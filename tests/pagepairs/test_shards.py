@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import subprocess
 import sys
 import tarfile
@@ -132,8 +133,11 @@ def test_examples_and_records_are_those_of_tensorflow(check: str, tmp_path: Path
     # In a process of its own: TensorFlow's LLVM aborts where Triton, which torch's optimizers import, has brought another.
     if find_spec("tensorflow") is None:
         pytest.skip("TensorFlow is not installed")
+    root = str(Path(__file__).resolve().parents[2])
     program = f"import pathlib, sys, test_shards; test_shards.{check}(pathlib.Path(sys.argv[1]))"
-    subprocess.run([sys.executable, "-c", program, str(tmp_path)], cwd=Path(__file__).parent, check=True)
+    subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], cwd=Path(__file__).parent, env=os.environ | {"PYTHONPATH": root}, check=True
+    )
 
 
 def check_examples(_: Path) -> None:

@@ -70,10 +70,10 @@ def test_samples_follow_their_condition(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.slow
 def test_tiny_overfits_eight_pairs(tmp_path: Path) -> None:
     shards = make_shards(tmp_path / "shards", 8)
-    train(settings(shards, tmp_path / "run", total_images=6400, condition_dropout=0.0), str)
+    train(settings(shards, tmp_path / "run", total_images=12_800, batch=8, condition_dropout=0.0), str)
     found = losses(tmp_path / "run")
     assert np.mean(found[:5]) > 0.3
-    assert np.mean(found[-20:]) < 0.06
+    assert np.mean(found[-20:]) < 0.03
     # Each condition brings back its own target.
     trained, conditioner = load_model(str(tmp_path / "run"), "cpu"), Conditioner(load_encoder("builtin"), "cross_attention")
     reading = ReaderConfig(

@@ -13,6 +13,7 @@ from PIL import Image
 
 from encoders import load_encoder
 from pagepairs.files import read_json, write_json
+from pagepairs.records import SCHEMA_VERSION
 from train.condition import Conditioner
 from train.groups import DataError, Groups, open_classes, open_shards
 from train.reader import Reader, ReaderConfig, check_sizes
@@ -193,7 +194,10 @@ def test_wrong_data_is_one_sentence_with_a_remedy(tmp_path: Path) -> None:
     shards = make_shards(tmp_path / "shards", 3)
     manifest = read_json(str(shards / "manifest.json"))
     for change, match in (
-        ({"schema_version": 99}, "shards of schema version 99, this pagepairs reads 2; run `pagepairs shard` of this version again"),
+        (
+            {"schema_version": 99},
+            f"shards of schema version 99, this pagepairs reads {SCHEMA_VERSION}; run `pagepairs shard` of this version again",
+        ),
         ({"dataset": "pairs"}, "these are pairs; give the shards/ folder of the same run"),
         ({"files": [manifest["files"][0] | {"rows": 4}]}, "holds 3 pairs, its manifest says 4; copy it again"),
         ({"files": []}, "the shards hold no pair; widen the band"),

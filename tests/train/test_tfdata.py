@@ -1,5 +1,6 @@
 """The tf.data reader sees the pairs and pixels that the Parquet reader sees."""
 
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -29,7 +30,10 @@ def test_tf_data_sees_the_same_pairs_and_pixels(tmp_path: Path) -> None:
         make_shards(tmp_path / form, 12, form, shards=2, change=as_jpeg)
     program = "import sys, conftest, test_tfdata; test_tfdata.check(*sys.argv[1:])"
     subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "parquet"), str(tmp_path / "tfrecord")], cwd=Path(__file__).parent, check=True
+        [sys.executable, "-c", program, str(tmp_path / "parquet"), str(tmp_path / "tfrecord")],
+        cwd=Path(__file__).parent,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        check=True,
     )
 
 
