@@ -74,12 +74,14 @@ def make_images(folder: str, count: int) -> None:
 
 def run_steps(folder: str) -> None:
     """Runs the steps, compares what they found with what was planted and prints it all as JSON."""
-    from pipeline.jobs import count_parts, pipeline_options, run_parts
+    from pipeline.jobs import count_parts, run_parts
     from pipeline.journal import Journal
+    from pipeline.pair import write_matches
     from pipeline.pair_duplicates import find_stars
     from pipeline.pair_job import PairJob
-    from pipeline.pair_references import Canonical, spread_images
+    from pipeline.pair_references import Canonical, SpreadImages
     from pipeline.progress import Meter
+    from pipeline.runners import pipeline_options
 
     logging.disable(logging.WARNING)
     rows = sum(pq.read_metadata(path).num_rows for path in glob.glob(os.path.join(folder, "images", "*.parquet")))
@@ -88,8 +90,9 @@ def run_steps(folder: str) -> None:
     job = PairJob(output=folder, work=work, config=PairConfig(), **facts)
     journals = {phase: Journal(os.path.join(work, "done", phase)) for phase in ("canonical", "near", "labels", "stars")}
     options = pipeline_options([], 1)
+    write_matches(job, options)
     laps = [time.perf_counter()]
-    run_parts("canonical", job.dataset("images", "image"), spread_images, Canonical(job), job.parts, journals["canonical"], options)
+    run_parts("canonical", job.dataset("images", "image"), SpreadImages(job), Canonical(job), job.parts, journals["canonical"], options)
     laps.append(time.perf_counter())
     find_stars(job, journals, options)
     laps.append(time.perf_counter())

@@ -153,7 +153,7 @@ def infer(batches: Sequence[np.ndarray], models: Any) -> None:
     import processes
     from apache_beam.ml.inference.base import ModelHandler, RunInference
 
-    from pipeline.jobs import pipeline_options
+    from pipeline.runners import pipeline_options
 
     processes.HELD[:] = [models, batches]
 
