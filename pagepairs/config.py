@@ -128,6 +128,10 @@ class PairConfig:
     """An image on more pages than this is boilerplate (logo, icon, advertisement) and dropped."""
     max_hosts_per_image: int = 5
     """An image on more hosts than this is boilerplate and dropped."""
+    copy_cosine: float | None = None
+    """Cosine from which two images anywhere in the crawl are one picture, besides near hashes; vectors are not compared where not given."""
+    copy_encoder: str = ""
+    """The encoder of --encoder whose vectors --copy-cosine is of; the one that decides the pairs where not given."""
     directions: Literal["one", "both"] = "one"
     """Whether a pair is written once, its condition chosen by a hash, or both ways."""
     seed: int = 0
@@ -146,6 +150,9 @@ class PairConfig:
         _require(2 <= self.max_images_per_page <= 2048, "max_images_per_page", self.max_images_per_page, "give 2 to 2048")
         _require(self.max_pages_per_image >= 1, "max_pages_per_image", self.max_pages_per_image, "give at least 1")
         _require(self.max_hosts_per_image >= 1, "max_hosts_per_image", self.max_hosts_per_image, "give at least 1")
+        cosine = self.copy_cosine
+        _require(cosine is None or 0.5 <= cosine <= 1, "copy_cosine", cosine, "one picture twice has a cosine between 0.5 and 1")
+        _require(cosine is not None or not self.copy_encoder, "copy_encoder", self.copy_encoder, "give --copy-cosine too")
         _require(0 <= self.seed < 2**63, "seed", self.seed, "give a number from 0 to 2**63 - 1")
 
 

@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import os
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO
@@ -148,9 +149,14 @@ def write_arrow_parts(path: str, table: pa.Table, bounds: np.ndarray) -> None:
     """Writes one batch a part, `table[bounds[i] : bounds[i + 1]]`, for the parts of the next step to read by themselves."""
     table = table.combine_chunks()
     batch = table.to_batches()[0] if table.num_rows else pa.RecordBatch.from_pylist([], schema=table.schema)
-    with atomic(path) as file, pa.ipc.new_file(file, table.schema) as writer:
-        for start, stop in itertools.pairwise(bounds):
-            writer.write_batch(batch.slice(start, stop - start))
+    write_arrow_batches(path, table.schema, (batch.slice(start, stop - start) for start, stop in itertools.pairwise(bounds)))
+
+
+def write_arrow_batches(path: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+    """Writes batches, one a part, as an Arrow file."""
+    with atomic(path) as file, pa.ipc.new_file(file, schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
 
 
 def read_arrow_part(path: str, part: int) -> pa.Table:

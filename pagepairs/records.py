@@ -134,6 +134,14 @@ MATCHES = pa.schema(
         ("thumbnail", pa.binary()),  # of the item, WebP; of the rows that the report shows
     ]
 )
+# An image that another one stands for, on every page.
+COPIES = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("canonical_id", pa.string()),
+        ("rule", pa.string()),  # that made it a copy: equal_hash, near_hash, near_embedding
+    ]
+)
 SHARDS = pa.schema(
     [
         ("pair_id", pa.string()),

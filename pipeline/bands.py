@@ -66,6 +66,23 @@ def find_band(config: Config) -> tuple[float, float, str]:
     return band_here.low, band_here.high, band_here.source
 
 
+def find_copies_encoder(config: Config) -> str:
+    """Returns the folder under embeddings/ of the vectors that --copy-cosine compares, "" without it.
+
+    Raises:
+      ValueError: if the run does not embed with that encoder, or the cut lies inside the band of the same vectors.
+    """
+    cut, asked, deciding = config.pair.copy_cosine, config.pair.copy_encoder, deciding_encoder(config)
+    if cut is None:
+        return ""
+    if asked and asked not in config.embed.encoders:
+        raise ValueError(f"--copy-encoder {asked}: this run has --encoder {config.embed.encoder}; embed with both (--encoder RUN,{asked})")
+    high = find_band(config)[1]
+    if asked in ("", deciding) and cut <= high:
+        raise ValueError(f"--copy-cosine {cut:g} lies in the band, which ends at {high:g}: give more, or a lower --high")
+    return encoder_folder(asked or deciding)
+
+
 def check_calibration(config: Config, folder: str, digest: Mapping[str, str]) -> None:
     """Refuses a calibration of other vectors than the encoder's that decides.
 

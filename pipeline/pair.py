@@ -1,11 +1,13 @@
 """Stage pair: references to episodes, episodes to candidates, candidates to pairs.
 
-First `matches` (pipeline/pair_matches.py) finds the images that stand in a benchmark, and `aliases` closes chains of redirects. Then ten
+First `matches` (pipeline/pair_matches.py) finds the images that stand in a benchmark, and `aliases` closes chains of redirects. Then
 steps in parts, each by the key that its decision needs:
 
     canonical   images by pHash          which picture stands for those of the same hash
+    alike       images by pivot          with --copy-cosine: which of these are near by their vectors (see pipeline/pair_alike.py)
     near        images by band           which of these are near copies (see pipeline/pair_duplicates.py)
     stars       near pairs               which picture stands for its near copies; what goes with a picture that must go
+    copies      images by pHash          the map of copies
     resolve     links by image URL       which captured image a reference means
     appear      references by image      on how many pages and hosts; where its vector stands
     fetch       vectors by their file    copies them, ordered by the part of the page that wants them
@@ -34,6 +36,8 @@ from pagepairs.stores import exists
 from pipeline.jobs import count_parts, run_parts, run_tasks
 from pipeline.journal import Journal, Outcome, part_name
 from pipeline.match_passes import MatchJob
+from pipeline.pair_alike import find_alike
+from pipeline.pair_copies import Copies
 from pipeline.pair_duplicates import find_stars
 from pipeline.pair_episodes import Episodes
 from pipeline.pair_job import PairJob
@@ -44,7 +48,10 @@ from pipeline.pair_pages import Mirrors, Pages, SpreadByPage
 from pipeline.pair_references import Aliases, Canonical, Resolve, SpreadImages, SpreadLinks, spread_aliases
 from pipeline.vectors import spread_by_file
 
-_PHASES = ("canonical", "near", "labels", "stars", "aliases", "resolve", "appear", "fetch", "pages", "mirrors", "episodes", "pairs")
+_PHASES = (
+    *("canonical", "pivots", "members", "probe", "alike", "near", "labels", "stars", "copies"),
+    *("aliases", "resolve", "appear", "fetch", "pages", "mirrors", "episodes", "pairs"),
+)
 
 
 def pair_up(job: PairJob, options: PipelineOptions) -> dict[str, Journal]:
@@ -53,15 +60,18 @@ def pair_up(job: PairJob, options: PipelineOptions) -> dict[str, Journal]:
     write_matches(job, options)
     run_parts("canonical", job.dataset("images", "image"), SpreadImages(job), Canonical(job), job.parts, journals["canonical"], options)
     run_parts("aliases", job.dataset("aliases", "alias"), spread_aliases, Aliases(job), 1, journals["aliases"], options)
+    if job.config.copy_cosine is not None:
+        find_alike(job, journals, options)
     find_stars(job, journals, options)
-    links = job.dataset("links", "link") + job.phase("canonical", "capture") + job.dataset("drops/scan", "dropped")
+    parts = {part_name(part, job.parts): part for part in range(job.parts)}
+    run_tasks("copies", parts, Copies(job), journals["copies"], options)
+    links = job.dataset("links", "link") + job.phase("captures", "capture") + job.dataset("drops/scan", "dropped")
     run_parts("resolve", links, SpreadLinks(job), Resolve(job), job.parts, journals["resolve"], options)
     found = job.phase("resolve", "reference") + job.phase("images", "image") + job.dataset(f"embeddings/{job.encoder_folder}", "vector")
     run_parts("appear", found, spread_found, Appear(job), job.parts, journals["appear"], options)
     run_parts("fetch", job.phase("wanted", "wanted"), spread_by_file, Fetch(job), job.parts, journals["fetch"], options)
     pages = job.phase("resolve", "unresolved") + job.phase("appear", "reference") + job.dataset("pages", "closed")
     run_parts("pages", pages, SpreadByPage(job), Pages(job), job.parts, journals["pages"], options)
-    parts = {part_name(part, job.parts): part for part in range(job.parts)}
     run_tasks("mirrors", parts, Mirrors(job), journals["mirrors"], options)
     run_tasks("episodes", parts, Episodes(job), journals["episodes"], options)
     run_tasks("pairs", parts, Pairs(job), journals["pairs"], options)

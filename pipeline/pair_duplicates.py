@@ -17,12 +17,14 @@ import pyarrow.compute as pc
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from dedup.canonical import FLAT_TEXTURE, pdq_rows
-from dedup.groups import NODE, choose_stars, id_words, label_components, number_nodes, removal_reasons, size_counts
+from dedup.groups import choose_stars, id_words, label_components, number_nodes, removal_reasons, size_counts
 from dedup.near import BANDS, bucket_hash, near_in_buckets
 from pagepairs.files import read_arrow, write_arrow_parts
 from pagepairs.keys import mix, order_by_part
 from pipeline.jobs import Rows, run_parts, run_tasks
 from pipeline.journal import Journal, Outcome, merge_counters, part_name
+from pipeline.pair_alike import alike_parts
+from pipeline.pair_edges import EDGES, ENDS, bytes_of_ids, hex_of_ids, make_edges
 from pipeline.pair_job import PairJob
 
 MAX_EDGES = 4_000_000
@@ -31,13 +33,10 @@ _ALL = "all"
 _PARTS_A_BUCKET_PART = 4
 """Bands are light (90 bytes a row), so a part of `near` holds those of four parts of images: 1.6 million rows, 150 MB."""
 
-_ENDS = [("id", pa.binary(32)), ("phash", pa.uint64()), ("pixels", pa.int64()), ("bytes", pa.int64()), ("reason", pa.string())]
-assert tuple(name for name, _ in _ENDS) == NODE
-BAND_ROWS = pa.schema([("band", pa.uint8()), ("pdq", pa.binary(32)), *_ENDS])
-EDGES = pa.schema([(f"{side}_{name}", kind) for side in "ab" for name, kind in _ENDS])
+BAND_ROWS = pa.schema([("band", pa.uint8()), ("pdq", pa.binary(32)), *ENDS])
 LABELLED = EDGES.append(pa.field("label", pa.binary(32)))  # of the component of end a, as far as it is known
 # What becomes of a canonical image that a better one stands for, or that goes with a copy.
-STARS = pa.schema([("canonical_id", pa.string()), ("stands_id", pa.string()), ("detail", pa.string())])
+STARS = pa.schema([("canonical_id", pa.string()), ("stands_id", pa.string()), ("detail", pa.string()), ("rule", pa.string())])
 
 
 def hash_of_images(phash: np.ndarray) -> np.ndarray:
@@ -66,16 +65,6 @@ def write_bands(job: PairJob, part: int, images: pa.Table) -> None:
     write_arrow_parts(job.path("bands", part), table.select(BAND_ROWS.names).cast(BAND_ROWS), bounds)
 
 
-def bytes_of_ids(ids: pa.ChunkedArray) -> pa.Array:
-    """Returns hex ids of 64 characters as binary(32)."""
-    data = bytes.fromhex("".join(ids.to_pylist()))
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(32), len(ids), [None, pa.py_buffer(data)])
-
-
-def _hex_of_ids(ids: pa.ChunkedArray) -> pa.Array:
-    return pa.array([value.hex() for value in ids.to_pylist()], pa.string())
-
-
 class Near:
     """Writes the near pairs among the images that share the buckets of one part."""
 
@@ -86,22 +75,26 @@ class Near:
         rows = self._job.read_range("bands", part)
         assert rows is not None  # every part of `canonical` writes its file
         left, right = near_in_buckets(rows["band"].to_numpy(), rows["phash"].to_numpy(), pdq_rows(rows["pdq"]))
-        ends = {"a": rows.take(pa.array(left)), "b": rows.take(pa.array(right))}
-        edges = pa.table({name: ends[name[0]][name[2:]] for name in EDGES.names}, schema=EDGES)
+        edges = make_edges(rows, left, right, by_hash=True)
         self._job.write("edges", part, edges)
         self._job.meter.add(1)
         return Outcome(counters={"edges": edges.num_rows})
 
 
 def find_stars(job: PairJob, journals: Mapping[str, Journal], options: PipelineOptions) -> None:
-    """Finds the near pairs among the canonical images and settles which of these stands for which."""
+    """Finds the near pairs among the canonical images and settles which of these stands for which, also for what `alike` found."""
     parts = near_parts(job.parts)
     run_tasks("near", {part_name(part, parts): part for part in range(parts)}, Near(job), journals["near"], options)
-    edges = sum(outcome.counters["edges"] for outcome in journals["near"].read_parts(parts))
-    if edges <= MAX_EDGES:
-        run_tasks("stars", {_ALL: parts}, StarsOfAll(job), journals["stars"], options)
+    outcomes = journals["near"].read_parts(parts)
+    paths = [job.path("edges", part) for part in range(parts)]
+    if job.config.copy_cosine is not None:
+        parts = alike_parts(job.parts)
+        outcomes += journals["alike"].read_parts(parts)
+        paths += [job.path("alike", part) for part in range(parts)]
+    if sum(outcome.counters["edges"] for outcome in outcomes) <= MAX_EDGES:
+        run_tasks("stars", {_ALL: paths}, StarsOfAll(job), journals["stars"], options)
     else:
-        labelled = _label_by_rounds(job, parts, journals["labels"], options)
+        labelled = _label_by_rounds(job, paths, journals["labels"], options)
         run_parts("stars", labelled, spread_by_component, Stars(job), job.parts, journals["stars"], options)
 
 
@@ -111,22 +104,9 @@ def read_stars(job: PairJob, journals: Mapping[str, Journal]) -> dict[str, Any]:
     return merge_counters(outcome.counters for outcome in journals["stars"].read_all(names))
 
 
-def count_duplicates(images: Mapping[str, int], stars: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the captures by the rule that made them copies: captures = exact_copy + equal_hash + near_hash + kept.
-
-    Args:
-      images: counts of `canonical`.
-      stars: counts of `stars`.
-    """
-    counts = {"captures": images["captures"], "exact_copy": images["captures"] - images["distinct"]}
-    counts |= {"equal_hash": images["distinct"] - images["canonical"], "near_hash": stars["near_hash"]}
-    kept = {"kept": images["canonical"] - stars["near_hash"], "near_pairs": stars["near_pairs"]}
-    return counts | kept | {"groups": stars["groups"], "components": stars["components"]}
-
-
-def _label_by_rounds(job: PairJob, parts: int, journal: Journal, options: PipelineOptions) -> list[tuple[str, str]]:
+def _label_by_rounds(job: PairJob, paths: list[str], journal: Journal, options: PipelineOptions) -> list[tuple[str, str]]:
     """Hands the lowest id of each component on from image to image until nothing changes; returns the files of labelled edges."""
-    inputs = [("first", job.path("edges", part)) for part in range(parts)]
+    inputs = [("first", path) for path in paths]
     names = [part_name(part, job.parts) for part in range(job.parts)]
     for turn in itertools.count():
         done = Journal(f"{journal.folder}/{turn}")
@@ -148,7 +128,8 @@ def spread_labels(tag: str, path: str) -> Iterator[Rows]:
 
 
 def _turned(names: list[str]) -> list[str]:
-    return [f"{'ba'['ab'.index(name[0])]}{name[1:]}" for name in names]
+    other = {"a_": "b_", "b_": "a_"}
+    return [other.get(name[:2], name[:2]) + name[2:] for name in names]
 
 
 class Labels:
@@ -198,39 +179,27 @@ class StarsOfAll:
     def __init__(self, job: PairJob) -> None:
         self._job = job
 
-    def __call__(self, parts: int) -> Outcome:
-        return settle(self._job, 0, pa.concat_tables([read_arrow(self._job.path("edges", part)) for part in range(parts)]))
+    def __call__(self, paths: list[str]) -> Outcome:
+        return settle(self._job, 0, pa.concat_tables([read_arrow(path) for path in paths]))
 
 
 def settle(job: PairJob, part: int, edges: pa.Table) -> Outcome:
     """Writes what becomes of the images of whole components, ordered by the part of images; counts groups and components by size."""
-    nodes, better, other = number_nodes(edges)
+    nodes, one, two = number_nodes(edges)
+    pair, row = np.unique(one * nodes.num_rows + two, return_inverse=True)  # found by hash and by vector, or in several buckets
+    by_hash = np.zeros(len(pair), bool)
+    by_hash[row[edges["by_hash"].to_numpy()]] = True
+    better, other = np.divmod(pair, max(1, nodes.num_rows))
     star = choose_stars(better, other, nodes.num_rows)
+    image = np.arange(len(star))
+    copy, near = star != image, np.isin(star * nodes.num_rows + image, pair[by_hash])
+    rule = pa.array(np.select([copy & near, copy], ["near_hash", "near_embedding"], ""), pa.string())
     reason = removal_reasons(star, better, other, nodes["reason"])
-    names = _hex_of_ids(nodes["id"])
-    table = pa.table([names, names.take(pa.array(star)), reason], schema=STARS)
-    told = (star != np.arange(len(star))) | pc.not_equal(reason, "").to_numpy(zero_copy_only=False)
+    names = hex_of_ids(nodes["id"])
+    table = pa.table([names, names.take(pa.array(star)), reason, rule], schema=STARS)
+    told = copy | pc.not_equal(reason, "").to_numpy(zero_copy_only=False)
     order, bounds = order_by_part(hash_of_images(nodes["phash"].to_numpy()[told]), job.parts)
     write_arrow_parts(job.path("stars", part), table.filter(pa.array(told)).take(pa.array(order)), bounds)
+    counters = {"near_hash": int((copy & near).sum()), "near_embedding": int((copy & ~near).sum()), "near_pairs": len(pair)}
     label = label_components(better, other, nodes.num_rows)
-    counters = {"near_hash": int((star != np.arange(len(star))).sum()), "near_pairs": edges.num_rows}
     return Outcome(counters=counters | {"groups": size_counts(star), "components": size_counts(label)})
-
-
-def apply_stars(captures: pa.Table, stars: pa.Table | None) -> pa.Table:
-    """Returns the captures with the images that stand for them after `stars`, and those removed that are near copies of a removed one.
-
-    Args:
-      captures: what `canonical` left in one part.
-      stars: rows of STARS for that part.
-    """
-    if stars is None or stars.num_rows == 0:
-        return captures
-    row = pc.index_in(captures["canonical_id"], stars["canonical_id"])
-    told = pc.fill_null(stars["detail"].take(row), "")
-    copy = pc.and_(pc.not_equal(told, ""), pc.equal(captures["reason"], ""))
-    columns = {"canonical_id": pc.coalesce(stars["stands_id"].take(row), captures["canonical_id"])}
-    columns |= {"reason": pc.if_else(copy, "copy_removed", captures["reason"]), "detail": pc.if_else(copy, told, captures["detail"])}
-    for name, column in columns.items():
-        captures = captures.set_column(captures.schema.get_field_index(name), name, column)
-    return captures

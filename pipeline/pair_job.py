@@ -61,6 +61,8 @@ class PairJob:
     parts: int
     meter: Meter
     benchmarks: tuple[Benchmark, ...] = ()
+    copies_folder: str = ""
+    """Folder under embeddings/ of the vectors that --copy-cosine compares."""
 
     def path(self, phase: str, part: int) -> str:
         """Path of what a shuffle leaves for the next."""

@@ -27,7 +27,7 @@ def spread_found(tag: str, path: str) -> Iterator[Rows]:
         table = table.filter(pc.equal(table["reason"], ""))
         yield Rows(tag, table, prefix64(table["image_id"]))
     elif tag == "image":
-        table = read_arrow(path)
+        table = read_arrow(path).select(["image_id", *REFERENCE, "width", "height"])
         yield Rows(tag, table, prefix64(table["image_id"]))
     else:
         yield from spread_vectors(tag, path)

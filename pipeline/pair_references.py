@@ -13,8 +13,8 @@ from pagepairs.keys import prefix64, text_key
 from pagepairs.records import IMAGES
 from pagepairs.urls import episode_page, host_of, url_key
 from pipeline.jobs import Rows
-from pipeline.journal import Outcome, part_number
-from pipeline.pair_duplicates import apply_stars, hash_of_images, write_bands
+from pipeline.journal import Outcome
+from pipeline.pair_duplicates import hash_of_images, write_bands
 from pipeline.pair_job import REFERENCE, REFERENCES, PairJob
 from pipeline.pair_matches import mark_matches
 from pipeline.resolve import close_aliases, follow_aliases, nearest_capture, read_aliases
@@ -43,7 +43,8 @@ class Canonical:
         keep = ["url_key", "digest_key", "time", "image_id", "reason", "detail", "pixels", "canonical_id"]
         self._job.write("canonical", part, table.select(keep))
         images = table.filter(table["stands"])
-        self._job.write("images", part, images.select(["image_id", *REFERENCE, "width", "height"]))
+        own = ["width", "height", "pixels", "bytes", "phash", "texture", "group_reason"]
+        self._job.write("images", part, images.select(["image_id", *REFERENCE, *own]))
         write_bands(self._job, part, images)
         self._job.meter.add(1)
         distinct = pc.count_distinct(table["image_id"]).as_py()
@@ -82,7 +83,7 @@ class SpreadLinks:
         if tag == "link":
             table = follow_aliases(key_pages(read_parquet(path), self._job.config.group_by), aliases)
         elif tag == "capture":
-            table = apply_stars(read_arrow(path), self._job.read_range("stars", part_number(path)))
+            table = read_arrow(path)
             revisited = table.filter(pc.is_in(table["digest_key"], aliases["target_key"].combine_chunks()))
             table = pa.concat_tables([table, revisited.set_column(0, "url_key", revisited["digest_key"])])
         else:

@@ -3,11 +3,13 @@
 from dedup.benchmark import read_benchmarks
 from encoders import encoder_folder
 from pagepairs.manifest import digest_of, read_manifest
-from pipeline.bands import check_calibration, deciding_encoder, find_band
+from pipeline.bands import check_calibration, deciding_encoder, find_band, find_copies_encoder
 from pipeline.datasets import embedded_digests, is_complete
 from pipeline.journal import merge_outcomes
 from pipeline.pair import match_outcome, pair_up, parts_for, shown_settings, stage_digest
-from pipeline.pair_duplicates import count_duplicates, near_parts, read_stars
+from pipeline.pair_alike import alike_parts
+from pipeline.pair_copies import count_duplicates
+from pipeline.pair_duplicates import near_parts, read_stars
 from pipeline.pair_job import PairJob
 from pipeline.pair_matches import check_encoders
 from pipeline.progress import watch
@@ -32,11 +34,14 @@ def run_pair(run: Run) -> None:
     benchmarks = read_benchmarks(run.config.pair.benchmark)
     check_encoders(benchmarks, embedded_digests(run.output), run.config.run.output)
     inputs |= {f"embeddings/{b.encoder['name']}": read_manifest(run.path("embeddings", b.encoder["name"])) for b in benchmarks if b.encoder}
+    copies_folder = find_copies_encoder(run.config)
+    if copies_folder:
+        inputs[f"embeddings/{copies_folder}"] = input_manifest(run, f"embeddings/{copies_folder}", "embed")
     digest = digest_of(
         stage_digest(run.config.pair, low=low, high=high, size_px=size_px, benchmarks=benchmarks, inputs=inputs)
         | {"encoder": inputs["embeddings"].counters["encoder"]}
     )
-    datasets = ("matches", "episodes", "drops/pair", "candidates", "pairs")
+    datasets = ("matches", "copies", "episodes", "drops/pair", "candidates", "pairs")
     if all(is_complete(run.path(name), digest) for name in datasets):
         run.say(f"pair: kept, {read_manifest(run.path('pairs')).rows:,} pairs")
         return
@@ -45,7 +50,9 @@ def run_pair(run: Run) -> None:
     forget_others(run, "pair-", work)
     with timed(run, "pair"):
         parts = parts_for(inputs["images"], inputs["links"])
-        with watch(run.progress, "pair", 8 * parts + near_parts(parts), "part") as meter:
+        with watch(
+            run.progress, "pair", 9 * parts + near_parts(parts) + bool(copies_folder) * (2 * parts + alike_parts(parts)), "part"
+        ) as meter:
             job = PairJob(
                 output=run.output,
                 work=work,
@@ -57,9 +64,10 @@ def run_pair(run: Run) -> None:
                 parts=parts,
                 meter=meter,
                 benchmarks=tuple(benchmarks),
+                copies_folder=copies_folder,
             )
             journals = pair_up(job, run.options)
-        pages, pairs = (merge_outcomes(journals[phase].read_parts(parts)) for phase in ("episodes", "pairs"))
+        copies, pages, pairs = (merge_outcomes(journals[phase].read_parts(parts)) for phase in ("copies", "episodes", "pairs"))
         images = merge_outcomes(journals["canonical"].read_parts(parts)).counters
         histogram = {"low": -1.0, "high": 1.0, "counts": pairs.counters.pop("histogram")}
         found = {"encoder": folder, "band": {"low": low, "high": high, "source": source}, "histogram": histogram}
@@ -71,7 +79,7 @@ def run_pair(run: Run) -> None:
             "episodes": pages.counters | {"duplicates": duplicates},
             "candidates": pairs.counters | found,
         }
-        publish(run, work, digest, [matched, pages, pairs], datasets, counters)
+        publish(run, work, digest, [matched, copies, pages, pairs], datasets, counters)
     run.say(
         f"pair: {pages.counters['episodes']:,} episodes, {pairs.counters['in']:,} candidates, "
         f"{pairs.counters['pairs']:,} pairs between {low} and {high}"

@@ -52,6 +52,7 @@ _COPY_RULES = {
     "exact_copy": "the same bytes again",
     "equal_hash": "equal pHash, PDQ near",
     "near_hash": "near pHash and PDQ",
+    "near_embedding": "near embedding",
 }
 """The parts of duplicates.captures, the cheapest rule first."""
 

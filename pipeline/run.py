@@ -16,7 +16,7 @@ from pagepairs.files import remove_temporaries, write_json
 from pagepairs.locks import lock_output
 from pagepairs.manifest import read_manifest
 from pagepairs.stores import absolute, is_remote
-from pipeline.bands import check_calibration, deciding_encoder, find_band
+from pipeline.bands import check_calibration, deciding_encoder, find_band, find_copies_encoder
 from pipeline.datasets import embedded_digests, work_folder
 from pipeline.pair_matches import check_encoders
 from pipeline.pair_stage import run_pair
@@ -48,6 +48,7 @@ def run_stages(config: Config, stages: tuple[str, ...], say: Callable[[str], Non
     check_reach(options, output, config.scan.input)
     if "pair" in stages:
         find_band(config)
+        find_copies_encoder(config)
     _check_block_list(config.scan.block_list)
     if config.report.compare:
         check_compare(config.report.compare)

@@ -28,6 +28,7 @@ OWN_FOLDERS = (
     "spill",
     "embeddings",
     "matches",
+    "copies",
     "episodes",
     "candidates",
     "pairs",

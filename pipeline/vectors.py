@@ -40,12 +40,12 @@ def copy_vectors(wanted: pa.Table, key: str, *, folder: str, path: str, parts: i
     """
     order, bounds = order_by_part(prefix64(wanted[key]), parts)
     wanted = wanted.take(pa.array(order))
-    vectors_ND = _read_vectors(wanted, folder)
+    vectors_ND = read_vectors(wanted, folder)
     column = pa.FixedSizeListArray.from_arrays(pa.array(vectors_ND.ravel()), vectors_ND.shape[1])
     write_arrow_parts(path, wanted.drop_columns(["vectors"]).append_column("embedding", column), bounds)
 
 
-def _read_vectors(wanted: pa.Table, folder: str) -> np.ndarray:
+def read_vectors(wanted: pa.Table, folder: str) -> np.ndarray:
     """Returns the vector of each row, float16 of shape (N, D); every file is read once."""
     files = wanted["vectors"].unique()
     file = pc.index_in(wanted["vectors"], files).to_numpy()

@@ -11,7 +11,8 @@ from small_crawl import Crawl, pair_job, run_pair
 import pipeline.pair_duplicates
 from pagepairs.files import read_arrow
 from pipeline.journal import Journal, merge_counters, part_name
-from pipeline.pair_duplicates import count_duplicates, near_parts, read_stars
+from pipeline.pair_copies import count_duplicates
+from pipeline.pair_duplicates import near_parts, read_stars
 from pipeline.pair_job import PairJob
 
 

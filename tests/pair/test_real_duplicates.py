@@ -11,7 +11,7 @@ from pagepairs.files import read_arrow
 from pagepairs.images import ImageError
 from pagepairs.manifest import read_dataset, read_manifest
 from pipeline.look import look
-from pipeline.pair_duplicates import apply_stars
+from pipeline.pair_copies import apply_stars
 from pipeline.run import run_stages
 from pipeline.sources import ImageRecord, find_units, read_unit
 
