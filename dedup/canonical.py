@@ -5,18 +5,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dedup.hashes import hamming256
-from dedup.near import NEAR_PDQ_BITS
+from dedup.near import MAX_EQUAL, NEAR_PDQ_BITS
 
 FLAT_TEXTURE = 50
 """Images below this PDQ quality resemble everything: they have no copies but those of the same bytes."""
 
 
 def choose_canonical(images: pa.Table) -> pa.Table:
-    """Maps every image row to the best image with the same 64-bit pHash, where PDQ agrees.
+    """Maps every image row to the best image with the same hashes, pHash and PDQ.
 
-    The order is total: more pixels, then more bytes, then the lower id; of one id, the lowest (source, offset) is its reference. In that
-    order an image is kept unless a kept one has its pHash and a PDQ within 48 bits. PDQ costs no true copy (0 of 209 photos in 17
-    changed versions; the farthest with an equal pHash is 40 bits away) and keeps drawings apart that only share their coarse layout.
+    The order is total: more pixels, then more bytes, then the lower id; of one id, the lowest (source, offset) is its reference. Images of
+    equal hashes are near the same images, so that what is decided of one is right for all of them (but see `equal_stars`).
     If one member of a group has a `reason` (opted out, blocked), the others get `copy_removed`: no copy of it may stay.
 
     Args:
@@ -45,7 +44,11 @@ def choose_canonical(images: pa.Table) -> pa.Table:
 
 
 def equal_stars(phash: np.ndarray, pdq: np.ndarray, texture: np.ndarray) -> np.ndarray:
-    """Returns the row of the image that stands for each: the first kept one with its pHash and a near PDQ, or its own.
+    """Returns the row of the image that stands for each: the first with its hashes, or its own.
+
+    Where more than MAX_EQUAL images have one pHash and different PDQ, comparing all of them with each other would be too much: of these an
+    image is kept unless a kept one has a PDQ within 48 bits. PDQ costs no true copy there (0 of 209 photos in 17 changed versions; the
+    farthest with an equal pHash is 40 bits away) and keeps drawings apart that only share their coarse layout.
 
     Args:
       phash: uint64 of shape (N,), sorted; rows of one value in the total order.
@@ -54,13 +57,27 @@ def equal_stars(phash: np.ndarray, pdq: np.ndarray, texture: np.ndarray) -> np.n
     """
     star = np.arange(len(phash))
     left = np.flatnonzero(texture >= FLAT_TEXTURE)
+    left = left[_run_lengths(phash[left]) > 1]
+    words = np.ascontiguousarray(pdq[left]).view(np.uint64)
+    order = np.lexsort((*words.T, phash[left]))  # stable: of equal hashes the best comes first
+    ordered = np.column_stack([phash[left], words])[order]
+    new = np.append(True, (ordered[1:] != ordered[:-1]).any(axis=1))[: len(order)]
+    first = left[order][new]
+    star[left[order]] = first[np.cumsum(new) - 1]
+    left = np.sort(first)
+    left = left[_run_lengths(phash[left]) > MAX_EQUAL]
     while len(left):
         new = np.append(True, phash[left[1:]] != phash[left[:-1]])
-        first = left[new][np.cumsum(new) - 1]  # of those left with the same pHash: kept, as none before it was near
-        near = hamming256(pdq[left], pdq[first]) <= NEAR_PDQ_BITS
-        star[left[near]] = first[near]
+        kept = left[new][np.cumsum(new) - 1]  # of those left with the same pHash: kept, as none before it was near
+        near = hamming256(pdq[left], pdq[kept]) <= NEAR_PDQ_BITS
+        star[left[near]] = kept[near]
         left = left[~near]
-    return star
+    return star[star]
+
+
+def _run_lengths(values: np.ndarray) -> np.ndarray:
+    """Returns how often each of some sorted values stands there."""
+    return np.searchsorted(values, values, side="right") - np.searchsorted(values, values, side="left")
 
 
 def pdq_rows(column: pa.ChunkedArray) -> np.ndarray:

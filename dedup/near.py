@@ -5,8 +5,10 @@ grey copies are within both 99 times of 100, and no two different photos; the sh
 
 A 64-bit hash is cut into 4 bands of 16 bits, and images that share a band are compared. What that guarantees: every near pair within 3
 bits is found, because 3 bits cannot change 4 bands. Of near pairs with 4 to 6 bits those are found whose differences leave one band
-alone; which ones does not depend on what else is in the crawl. A bucket that is too full to compare all with all is split by its other
-48 bits, without losing a pair: in 8 pieces of 6 bits, 6 differing bits leave at least 2 pieces alone.
+alone; which ones does not depend on what else is in the crawl. (More tables would guarantee more: 28, one of every two of 8 pieces of 8
+bits, all 6 bits, for seven times the rows.) What is compared are the distinct hashes of a bucket; PDQ then decides for the images that have
+them. A bucket that is too full to compare all with all is split by its other 48 bits, without losing a pair: in 8 pieces of 6 bits, 6
+differing bits leave at least 2 pieces alone.
 """
 
 from collections.abc import Iterator
@@ -24,9 +26,12 @@ NEAR_PDQ_BITS = 48
 BANDS = 4
 SPLIT_ROWS = 2048
 """A bucket with more rows is split: 28 sorted copies of its rows cost less than comparing all with all."""
+MAX_EQUAL = 256
+"""Images of one pHash that are compared with each other by PDQ; of more, `equal_stars` has left those whose PDQ differs."""
 
 _BAND_BITS = np.uint64(16)
 _PIECES, _PIECE_BITS = 8, np.uint64(6)
+_CHUNK_PAIRS = 1_000_000
 
 
 def band_values(phash: np.ndarray, band: np.ndarray | int) -> np.ndarray:
@@ -49,25 +54,51 @@ def near_in_buckets(band: np.ndarray, phash: np.ndarray, pdq: np.ndarray, *, spl
       band: uint8 of shape (N,), 0 to 3: by which band a row stands in its bucket; an image has one row a band.
       phash: uint64 of shape (N,).
       pdq: uint8 of shape (N, 32).
-      split_rows: largest bucket that is compared all with all; decides time only.
+      split_rows: most distinct hashes of a bucket that are compared all with all; decides time only.
 
     Returns:
-      Two int64 arrays of one length: the rows of each pair, in no order.
+      Two int64 arrays of one length: the rows of each pair, in no order; none of more than MAX_EQUAL rows with one hash.
     """
     key = (band.astype(np.uint64) << _BAND_BITS) | band_values(phash, band)
-    order = np.argsort(key, kind="stable")
-    key = key[order]
+    order = np.lexsort((phash, key))
+    key, values = key[order], phash[order]
+    first = np.flatnonzero(np.append(True, (key[1:] != key[:-1]) | (values[1:] != values[:-1]))[: len(order)])
+    count = np.diff(first, append=len(order))
+    key, values, band = key[first], values[first], band[order][first]
     size = np.searchsorted(key, key, side="right") - np.searchsorted(key, key, side="left")
-    small, large = order[size <= split_rows], order[size > split_rows]
-    pieces = [_confirm(left, right, band, phash, pdq) for left, right in _close_pairs(key[size <= split_rows], small, phash)]
-    pieces += [_confirm(left, right, band, phash, pdq) for left, right in _split_pairs(key[size > split_rows], large, band, phash)]
-    none = np.empty(0, np.int64)
-    left, right = (np.concatenate([none, *(piece[side] for piece in pieces)]) for side in (0, 1))
+    small, large = np.flatnonzero(size <= split_rows), np.flatnonzero(size > split_rows)
+    alike = np.flatnonzero((count > 1) & (count <= MAX_EQUAL))
+    pieces = [(alike, alike), *_close_pairs(key[small], small, values), *_split_pairs(key[large], large, band, values)]
+    found = [np.empty((2, 0), np.int64)]
+    for left, right in pieces:
+        lowest = _is_lowest_band(band[left], values[left] ^ values[right])
+        for one, two in _rows_of(first, count, left[lowest], right[lowest]):
+            near = hamming256(pdq[order[one]], pdq[order[two]]) <= NEAR_PDQ_BITS
+            found.append(np.stack([order[one[near]], order[two[near]]]))
+    left, right = np.concatenate(found, axis=1)
     return left, right
 
 
+def _rows_of(first: np.ndarray, count: np.ndarray, left: np.ndarray, right: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields the rows of pairs of hashes, each of one hash with each of the other: those of hash h are first[h] to first[h] + count[h]."""
+    one = np.repeat(first[left], count[left]) + _count_up(count[left])
+    own, other = np.repeat(left == right, count[left]), np.repeat(right, count[left])
+    chunk = np.cumsum(count[other]) // _CHUNK_PAIRS
+    for rows in np.split(np.arange(len(one)), np.flatnonzero(np.diff(chunk)) + 1):
+        times = count[other[rows]]
+        again, two = np.repeat(one[rows], times), np.repeat(first[other[rows]], times) + _count_up(times)
+        once = ~np.repeat(own[rows], times) | (two > again)
+        yield again[once], two[once]
+
+
+def _count_up(lengths: np.ndarray) -> np.ndarray:
+    """Returns 0 to lengths[0] - 1, then 0 to lengths[1] - 1, ..."""
+    counted: np.ndarray = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return counted
+
+
 def _close_pairs(key: np.ndarray, rows: np.ndarray, phash: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields the pairs of `rows` of equal key whose 64-bit hashes are near; `key` is sorted.
+    """Yields the pairs of `rows` of equal key whose 64-bit hashes are near, and differ; `key` is sorted.
 
     Step s compares each row with the s-th after it.
     """
@@ -99,12 +130,9 @@ def _split_pairs(key: np.ndarray, rows: np.ndarray, band: np.ndarray, phash: np.
             yield left[lowest], right[lowest]
 
 
-def _confirm(left: np.ndarray, right: np.ndarray, band: np.ndarray, phash: np.ndarray, pdq: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Keeps the pairs that PDQ confirms and that share no lower band."""
-    good = hamming256(pdq[left], pdq[right]) <= NEAR_PDQ_BITS
-    left, right = left[good], right[good]
-    differing = phash[left] ^ phash[right]
-    again = np.zeros(len(left), bool)
+def _is_lowest_band(band: np.ndarray, differing: np.ndarray) -> np.ndarray:
+    """Returns whether no lower band is shared by hashes that share `band` and differ in the bits `differing`."""
+    lowest = np.ones(len(band), bool)
     for lower in range(BANDS - 1):
-        again |= (band_values(differing, lower) == 0) & (lower < band[left])
-    return left[~again], right[~again]
+        lowest &= (band_values(differing, lower) != 0) | (lower >= band)
+    return lowest

@@ -138,8 +138,11 @@ def episode_reasons(references: pa.Table) -> pa.Array:
 
 
 def page_image_hash(rows: pa.Table, seed: int) -> np.ndarray:
-    """Returns the uint64 hash that decides which images of a page are kept when it holds too many."""
-    return mix(seed, prefix64(rows["page_key"]), prefix64(rows["image_id"]))
+    """Returns the uint64 hash that decides which images of a page are kept when it holds too many.
+
+    The page has no part in it: pages with the same images keep the same ones, and so stay mirrors of each other.
+    """
+    return mix(seed, prefix64(rows["image_id"]))
 
 
 def sample_pairs(

@@ -9,6 +9,7 @@ steps in parts, each by the key that its decision needs:
     stars       near pairs               which picture stands for its near copies; what goes with a picture that must go
     copies      images by pHash          the map of copies
     resolve     links by image URL       which captured image a reference means
+    sets        references by page       which images a page leads to, so that mirrored pages count once
     appear      references by image      on how many pages and hosts; where its vector stands
     fetch       vectors by their file    copies them, ordered by the part of the page that wants them
     pages       references by page       which images a page offers
@@ -44,13 +45,13 @@ from pipeline.pair_job import PairJob
 from pipeline.pair_ledger import Pairs
 from pipeline.pair_matches import count_matches, find_matches
 from pipeline.pair_members import Appear, Fetch, spread_found
-from pipeline.pair_pages import Mirrors, Pages, SpreadByPage
+from pipeline.pair_pages import Mirrors, Pages, Sets, SpreadByPage, spread_resolved
 from pipeline.pair_references import Aliases, Canonical, Resolve, SpreadImages, SpreadLinks, spread_aliases
 from pipeline.vectors import spread_by_file
 
 _PHASES = (
     *("canonical", "pivots", "members", "probe", "alike", "near", "labels", "stars", "copies"),
-    *("aliases", "resolve", "appear", "fetch", "pages", "mirrors", "episodes", "pairs"),
+    *("aliases", "resolve", "sets", "appear", "fetch", "pages", "mirrors", "episodes", "pairs"),
 )
 
 
@@ -67,7 +68,8 @@ def pair_up(job: PairJob, options: PipelineOptions) -> dict[str, Journal]:
     run_tasks("copies", parts, Copies(job), journals["copies"], options)
     links = job.dataset("links", "link") + job.phase("captures", "capture") + job.dataset("drops/scan", "dropped")
     run_parts("resolve", links, SpreadLinks(job), Resolve(job), job.parts, journals["resolve"], options)
-    found = job.phase("resolve", "reference") + job.phase("images", "image") + job.dataset(f"embeddings/{job.encoder_folder}", "vector")
+    run_parts("sets", job.phase("resolve", "reference"), spread_resolved, Sets(job), job.parts, journals["sets"], options)
+    found = job.phase("sets", "reference") + job.phase("images", "image") + job.dataset(f"embeddings/{job.encoder_folder}", "vector")
     run_parts("appear", found, spread_found, Appear(job), job.parts, journals["appear"], options)
     run_parts("fetch", job.phase("wanted", "wanted"), spread_by_file, Fetch(job), job.parts, journals["fetch"], options)
     pages = job.phase("resolve", "unresolved") + job.phase("appear", "reference") + job.dataset("pages", "closed")

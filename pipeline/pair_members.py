@@ -6,14 +6,10 @@ from collections.abc import Iterator, Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dedup.boilerplate import boilerplate_reasons
+from dedup.boilerplate import appearance_counts, boilerplate_reasons, count_appearances
 from pagepairs.files import read_arrow
 from pagepairs.keys import prefix64
-from pipeline.episodes import (
-    bottom_k,
-    codes_of,
-    page_image_hash,
-)
+from pipeline.episodes import bottom_k, codes_of, page_image_hash
 from pipeline.jobs import Rows
 from pipeline.journal import Outcome
 from pipeline.pair_job import REFERENCE, REFERENCES, PairJob
@@ -21,10 +17,9 @@ from pipeline.vectors import copy_vectors, spread_vectors
 
 
 def spread_found(tag: str, path: str) -> Iterator[Rows]:
-    """Keys references that lead to an image, the images that stand for others, and those that have a vector, by image."""
+    """Keys references, the images that stand for others, and those that have a vector, by image."""
     if tag == "reference":
         table = read_arrow(path)
-        table = table.filter(pc.equal(table["reason"], ""))
         yield Rows(tag, table, prefix64(table["image_id"]))
     elif tag == "image":
         table = read_arrow(path).select(["image_id", *REFERENCE, "width", "height"])
@@ -45,7 +40,8 @@ class Appear:
         embedded = tables.get("vector", WANTED.empty_table())
         where = pc.index_in(references["image_id"], embedded["image_id"])
         small = pc.less(pc.min_element_wise(references["width"], references["height"]), job.size_px)
-        common = boilerplate_reasons(references, max_pages=config.max_pages_per_image, max_hosts=config.max_hosts_per_image)
+        counts = count_appearances(references)
+        common = boilerplate_reasons(references, counts, max_pages=config.max_pages_per_image, max_hosts=config.max_hosts_per_image)
         reasons = pc.if_else(pc.is_null(where), "not_embedded", "")
         reasons = pc.if_else(pc.not_equal(common, ""), common, reasons)
         reasons = pc.if_else(small, "smaller_than_size", reasons)
@@ -56,7 +52,7 @@ class Appear:
             "wanted", part, choose_wanted(wanted.filter(pc.equal(reasons, "")), max_images=config.max_images_per_page, seed=config.seed)
         )
         job.meter.add(1)
-        return Outcome()
+        return Outcome(counters={name: appearance_counts(counts[name]) for name in ("pages", "hosts")})
 
 
 def _place(references: pa.Table, images: pa.Table) -> pa.Table:

@@ -1,4 +1,4 @@
-"""Stage pair, steps pages and mirrors: which references of a page are left, and which pages show the images of another page."""
+"""Stage pair, steps sets, pages and mirrors: what a page leads to, which references are left, which pages show what another one does."""
 
 import hashlib
 import itertools
@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pagepairs.files import read_arrow, read_parquet, write_arrow_parts
-from pagepairs.keys import order_by_part, prefix64
+from pagepairs.keys import mix, order_by_part, prefix64
 from pagepairs.records import PAGES
-from pipeline.episodes import cap_pages, choose_references, close_pages, episode_reasons
+from pipeline.episodes import cap_pages, choose_references, close_pages, codes_of, episode_reasons
 from pipeline.jobs import Rows
 from pipeline.journal import Outcome
 from pipeline.pair_job import REFERENCES, PairJob
@@ -19,6 +19,37 @@ from pipeline.pair_references import key_pages
 
 # A page with an episode: the images that it shows, as one hash, and, once it is known, the page that shows the same ones.
 PAGE_SETS = pa.schema([("set_key", pa.string()), ("page_key", pa.string()), ("page_url", pa.string())])
+
+
+def spread_resolved(tag: str, path: str) -> Iterator[Rows]:
+    """Keys the references that lead to an image by page."""
+    table = read_arrow(path)
+    table = table.filter(pc.equal(table["reason"], ""))
+    yield Rows(tag, table, prefix64(table["page_key"]))
+
+
+class Sets:
+    """Writes references with the set of images that their page leads to, so that pages with one set can count as one."""
+
+    def __init__(self, job: PairJob) -> None:
+        self._job = job
+
+    def __call__(self, part: int, tables: Mapping[str, pa.Table]) -> Outcome:
+        references = tables.get("reference", REFERENCES.empty_table())
+        column = references.schema.get_field_index("page_set")
+        self._job.write("sets", part, references.set_column(column, "page_set", pa.array(page_sets(references), pa.uint64())))
+        self._job.meter.add(1)
+        return Outcome()
+
+
+def page_sets(references: pa.Table) -> np.ndarray:
+    """Returns, for each reference, a uint64 hash of the distinct images that the references of its page lead to."""
+    page, image = codes_of(references["page_url"]), codes_of(references["image_id"])
+    _, first = np.unique(page * (image.max(initial=0) + 1) + image, return_index=True)
+    sums = np.zeros(page.max(initial=0) + 1, np.uint64)
+    np.add.at(sums, page[first], mix(prefix64(references["image_id"])[first]))
+    hashes: np.ndarray = sums[page]
+    return hashes
 
 
 class SpreadByPage:
@@ -52,9 +83,9 @@ class Pages:
         references = choose_references(close_pages(offered, tables.get("closed", PAGES.empty_table())))
         references = with_reasons(references, episode_reasons(references))
         job.write("pages", part, references)
-        sets = image_sets(references.filter(pc.equal(references["reason"], "")))
-        order, bounds = order_by_part(prefix64(sets["set_key"]), job.parts)
-        write_arrow_parts(job.path("sets", part), sets.take(pa.array(order)), bounds)
+        shown = image_sets(references.filter(pc.equal(references["reason"], "")))
+        order, bounds = order_by_part(prefix64(shown["set_key"]), job.parts)
+        write_arrow_parts(job.path("shown", part), shown.take(pa.array(order)), bounds)
         job.meter.add(1)
         return Outcome()
 
@@ -91,9 +122,9 @@ class Mirrors:
         self._job = job
 
     def __call__(self, part: int) -> Outcome:
-        sets = self._job.read_range("sets", part)
-        assert sets is not None  # every part of `pages` writes its file
-        mirrors = find_mirrors(sets)
+        shown = self._job.read_range("shown", part)
+        assert shown is not None  # every part of `pages` writes its file
+        mirrors = find_mirrors(shown)
         order, bounds = order_by_part(prefix64(mirrors["page_key"]), self._job.parts)
         write_arrow_parts(self._job.path("mirrors", part), mirrors.take(pa.array(order)), bounds)
         self._job.meter.add(1)

@@ -123,7 +123,7 @@ def resolve_links(links: pa.Table, captures: pa.Table | None, dropped: pa.Table 
     found = np.full(links.num_rows, -1, np.int64) if captures is None else nearest_capture(links, captures)
     row = pa.array(found, mask=found < 0)
     columns: dict[str, pa.ChunkedArray] = {name: links[name] for name in REFERENCES.names if name in links.column_names}
-    for name in (*REFERENCE, "width", "height"):  # of the image that stands for it: known in `appear`
+    for name in ("page_set", *REFERENCE, "width", "height"):  # known in `sets` and, of the image that stands for it, in `appear`
         columns[name] = pa.nulls(links.num_rows, REFERENCES.field(name).type)
     if captures is None:
         for name in ("pixels", "image_id"):

@@ -73,10 +73,11 @@ def run_pair(run: Run) -> None:
         found = {"encoder": folder, "band": {"low": low, "high": high, "source": source}, "histogram": histogram}
         found["settings"] = shown_settings(run.config.pair, benchmarks)
         matched = match_outcome(job, {name: manifest.rows for name, manifest in inputs.items()}, input_manifest(run, "units", "scan").rows)
+        appearances = merge_outcomes(journals["appear"].read_parts(parts)).counters
         duplicates = count_duplicates(images, read_stars(job, journals))
         counters = {
             "matches": matched.counters,
-            "episodes": pages.counters | {"duplicates": duplicates},
+            "episodes": pages.counters | {"duplicates": duplicates, "appearances": appearances},
             "candidates": pairs.counters | found,
         }
         publish(run, work, digest, [matched, copies, pages, pairs], datasets, counters)

@@ -95,6 +95,14 @@ def test_a_crowded_bucket_gives_the_same_pairs_split_or_whole() -> None:
     assert len(whole) == int((np.triu(distance, 1) * (distance <= NEAR_BITS) > 0).sum() + np.triu(distance == 0, 1).sum())
 
 
+def test_hashes_that_thousands_of_images_share_are_compared_once_and_their_images_only_with_those_of_others() -> None:
+    """Drawings of one layout: 3 000 images of one hash, which no PDQ joins, and one image near some of them."""
+    rng = np.random.default_rng(1)
+    pdq = [int.from_bytes(rng.bytes(32), "big") for _ in range(3000)]
+    assert found_pairs([FULL] * 3000 + [FULL - 1], [*pdq, pdq[7] ^ 3]) == [(7, 3000)]
+    assert found_pairs([FULL] * 3, [5, 5, 6]) == [(0, 1), (0, 2), (1, 2)]
+
+
 def test_band_values_are_16_bits_each_lowest_first() -> None:
     phash = np.array([0x0123456789ABCDEF], np.uint64)
     assert [int(band_values(phash, band)[0]) for band in range(BANDS)] == [0xCDEF, 0x89AB, 0x4567, 0x0123]

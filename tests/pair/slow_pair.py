@@ -59,30 +59,38 @@ def stars(images: list[Row], near: Callable[[Row, Row], bool]) -> dict[str, Row]
     return found
 
 
-def canonical(images: list[Row]) -> list[Row]:
-    """Adds to every capture the image that stands for it, and the verdict over its group."""
+def is_alike(a: Row, b: Row, vectors: dict[str, np.ndarray], cut: float) -> bool:
+    """Whether the vectors of two images that are not flat have a cosine of `cut` or more."""
+    known = a["image_id"] in vectors and b["image_id"] in vectors and min(a["texture"], b["texture"]) >= 50
+    return known and exact_cosine(vectors[a["image_id"]], vectors[b["image_id"]]) >= cut
+
+
+def canonical(images: list[Row], near: Callable[[Row, Row], bool] = is_near) -> list[Row]:
+    """Adds to every capture the image that stands for it, the rule that made it a copy, and the verdict over its group."""
     first = {row["image_id"]: row for row in sorted(images, key=rank, reverse=True)}
     ranked = sorted(first.values(), key=rank)
 
     def is_equal(a: Row, b: Row) -> bool:
-        return a["phash"] == b["phash"] and is_near(a, b)
+        return a["phash"] == b["phash"] and a["pdq"] == b["pdq"] and is_near(a, b)
 
     equal = stars(ranked, is_equal)
     own: dict[str, set[str]] = {}  # reasons of each group of equal hashes
     for row in images:
         own.setdefault(equal[row["image_id"]]["image_id"], set()).update({row["reason"]} - {""})
     nodes = [row for row in ranked if row["image_id"] in own]
-    best = stars(nodes, is_near)
+    best = stars(nodes, near)
     found = []
     for row in images:
         node = equal[row["image_id"]]
         star = best[node["image_id"]]
-        mates = [other for other in nodes if best[other["image_id"]] is star or is_near(other, node)]
+        mates = [other for other in nodes if best[other["image_id"]] is star or near(other, node)]
         causes = set().union(*(own[other["image_id"]] for other in mates))
         causes = own[node["image_id"]] or causes
         verdict = row["reason"] or ("copy_removed" if causes else "")
         cause = min(causes, default="") if verdict == "copy_removed" else row["reason"]
-        found.append(row | {"best": star, "verdict": verdict, "cause": cause, "pixels": row["width"] * row["height"]})
+        rule = "" if star is node else "near_hash" if is_near(star, node) else "near_embedding"
+        rule = rule if node["image_id"] == row["image_id"] else "equal_hash"
+        found.append(row | {"best": star, "rule": rule, "verdict": verdict, "cause": cause, "pixels": row["width"] * row["height"]})
     return found
 
 
@@ -122,13 +130,17 @@ def _verdict(capture: Row | None, dropped: list[str]) -> tuple[str, str]:
 def appear(rows: list[Row], crawl: Crawl, config: PairConfig) -> None:
     """Sets the reasons that depend on all appearances of an image."""
     alive = [row for row in rows if not row["reason"]]
+    shown = {page: frozenset(row["image_id"] for row in alive if row["page_url"] == page) for page in {row["page_url"] for row in alive}}
     for row in alive:
         same = [other for other in alive if other["image_id"] == row["image_id"]]
+        hosts: dict[frozenset[str], str] = {}  # by the images of a page: the lowest host of the pages that show them
+        for other in same:
+            hosts[shown[other["page_url"]]] = min(other["host"], hosts.get(shown[other["page_url"]], other["host"]))
         if min(row["width"], row["height"]) < SIZE_PX:
             row["late"] = "smaller_than_size"
-        elif len({other["page_url"] for other in same}) > config.max_pages_per_image:
+        elif len(hosts) > config.max_pages_per_image:
             row["late"] = "boilerplate_pages"
-        elif len({other["host"] for other in same}) > config.max_hosts_per_image:
+        elif len(set(hosts.values())) > config.max_hosts_per_image:
             row["late"] = "boilerplate_hosts"
         elif row["image_id"] not in crawl.vectors:
             row["late"] = "not_embedded"
@@ -210,16 +222,20 @@ def set_page_cap(rows: list[Row], config: PairConfig) -> None:
     kept = {
         (page, name)
         for page, ids in pages.items()
-        for name in sorted(ids, key=lambda name: slow_mix(config.seed, prefix(page), prefix(name)))[: config.max_images_per_page]
+        for name in sorted(ids, key=lambda name: slow_mix(config.seed, prefix(name)))[: config.max_images_per_page]
     }
     for row in rows:
         if not row["reason"] and (row["page_key"], row["image_id"]) not in kept:
             row["reason"] = "page_cap"
 
 
+def exact_cosine(a: np.ndarray, b: np.ndarray) -> float:
+    return float(sum((Fraction(float(x)) * Fraction(float(y)) for x, y in zip(a, b, strict=True)), Fraction(0)))
+
+
 def similarity(a: np.ndarray, b: np.ndarray) -> np.float32:
     """The exact cosine, rounded once."""
-    return np.float32(float(sum((Fraction(float(x)) * Fraction(float(y)) for x, y in zip(a, b, strict=True)), Fraction(0))))
+    return np.float32(exact_cosine(a, b))
 
 
 def candidates_of(page: str, members: list[Row], crawl: Crawl, config: PairConfig, low: float, high: float) -> list[Row]:
@@ -264,9 +280,10 @@ def pairs_of(candidates: list[Row], config: PairConfig) -> list[Row]:
 
 
 def slow_pair(crawl: Crawl, config: PairConfig, low: float = LOW, high: float = HIGH) -> dict[str, list[Row]]:
-    """Returns the rows of episodes, drops/pair, candidates and pairs."""
+    """Returns the rows of copies, episodes, drops/pair, candidates and pairs."""
     aliases = closure([(row["url_key"], row["target_key"]) for row in crawl.rows["aliases"]])
-    captures = canonical(crawl.rows["images"])
+    cut = config.copy_cosine
+    captures = canonical(crawl.rows["images"], lambda a, b: is_near(a, b) or (cut is not None and is_alike(a, b, crawl.vectors, cut)))
     rows = [row for link in crawl.rows["links"] for row in follow(link, crawl, captures, aliases, config)]
     appear(rows, crawl, config)
     set_page_cap(rows, config)
@@ -300,7 +317,9 @@ def slow_pair(crawl: Crawl, config: PairConfig, low: float = LOW, high: float = 
         for row in references
         if row["reason"]
     ]
-    return {"episodes": episodes, "drops/pair": drops, "candidates": candidates, "pairs": pairs}
+    copies = {row["image_id"]: {"canonical_id": row["best"]["image_id"], "rule": row["rule"]} for row in captures if row["rule"]}
+    copied = [{"image_id": image_id} | row for image_id, row in copies.items()]
+    return {"copies": copied, "episodes": episodes, "drops/pair": drops, "candidates": candidates, "pairs": pairs}
 
 
 def reasons(rows: list[Row]) -> Counter[str]:

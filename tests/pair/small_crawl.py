@@ -118,7 +118,7 @@ def unit_vector(angle: float, width: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Paired:
-    """What stage pair left: rows by dataset, the sha256 of each file, and the counters of its last two shuffles."""
+    """What stage pair left: rows by dataset, the sha256 of each file, and the counters of its last steps."""
 
     rows: dict[str, list[Row]]
     hashes: dict[str, list[str]]
@@ -153,6 +153,7 @@ def pair_job(
         size_px=SIZE_PX,
         parts=parts,
         meter=Meter(str(work / "progress")),
+        copies_folder="test",
     )
 
 
@@ -168,10 +169,10 @@ def finish_pair(job: PairJob, workers: int = 1) -> Paired:
     journals = pair_up(job, pipeline_options((), workers))
     outcomes = {
         phase: merge_outcomes(journals[phase].read(part_name(part, job.parts)) for part in range(job.parts))
-        for phase in ("episodes", "pairs")
+        for phase in ("copies", "episodes", "pairs")
     }
     work, rows, hashes = Path(job.work), {}, {}
-    for dataset, infos in (outcomes["episodes"].files | outcomes["pairs"].files).items():
+    for dataset, infos in {dataset: infos for outcome in outcomes.values() for dataset, infos in outcome.files.items()}.items():
         tables = [pq.read_table(work / "final" / dataset / info.name) for info in infos]
         assert [table.num_rows for table in tables] == [info.rows for info in infos]
         rows[dataset] = pa.concat_tables(tables).to_pylist()

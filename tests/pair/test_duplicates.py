@@ -9,6 +9,7 @@ from slow_pair import canonical
 from small_crawl import Crawl, pair_job, run_pair
 
 import pipeline.pair_duplicates
+from pagepairs.config import PairConfig
 from pagepairs.files import read_arrow
 from pipeline.journal import Journal, merge_counters, part_name
 from pipeline.pair_copies import count_duplicates
@@ -69,8 +70,22 @@ def test_groups_and_counts_are_those_of_the_definition(tmp_path: Path) -> None:
     assert found["equal_hash"] == len({row["image_id"] for row in rows}) - len(best)
     assert found["near_hash"] == len(best) - len(set(best.values()))
     assert found["near_hash"] > 10
+    assert found["near_embedding"] == 0
     assert found["kept"] == len(set(best.values()))
     assert found["groups"] == {str(size): count for size, count in sizes.items() if size > 1}
+
+
+def test_every_capture_stands_for_itself_or_is_a_copy_by_one_rule_with_vectors_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    crawl, config = clustered(5), PairConfig(copy_cosine=0.95)
+    one = run_pair(crawl, tmp_path / "one", parts=3, config=config)
+    monkeypatch.setattr(pipeline.pair_duplicates, "MAX_EDGES", 0)
+    many = run_pair(crawl, tmp_path / "many", parts=3, config=config, files=2, shuffle=1)
+    assert many.hashes == one.hashes
+    found = duplicates(pair_job(tmp_path / "one" / "out", tmp_path / "one" / "work", parts=3))
+    assert found["captures"] == sum(found[rule] for rule in ("kept", "exact_copy", "equal_hash", "near_hash", "near_embedding"))
+    rules = Counter(row["rule"] for row in one.rows["copies"])
+    assert rules == {rule: found[rule] for rule in ("equal_hash", "near_hash", "near_embedding")}
+    assert min(rules.values()) > 0
 
 
 @pytest.mark.slow

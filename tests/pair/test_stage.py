@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from slow_pair import reasons, slow_pair
-from small_crawl import Crawl, Paired, finish_pair, image_id, pair_job, run_pair
+from small_crawl import Crawl, Paired, finish_pair, image_id, pair_job, run_pair, unit_vector
 
 import pipeline.jobs
 from pagepairs.config import PairConfig
@@ -19,6 +19,7 @@ def ordered(rows: list[dict[str, Any]], *names: str) -> list[dict[str, Any]]:
 
 def assert_agree(found: Paired, expected: dict[str, list[dict[str, Any]]]) -> None:
     assert ordered(found.rows["episodes"], "page_key") == ordered(expected["episodes"], "page_key")
+    assert ordered(found.rows["copies"], "image_id") == ordered(expected["copies"], "image_id")
     names = ("page_url", "image_url", "reason", "detail")
     assert ordered(found.rows["drops/pair"], *names) == ordered(expected["drops/pair"], *names)
     candidates = (
@@ -295,7 +296,8 @@ def _looks(content: str) -> dict[str, Any]:
         (0, 1, 1, 9, {}),
         (1, 4, 3, 1, {"max_images_per_page": 5, "pairs_per_episode": 4, "seed": 7}),
         (2, 7, 2, 3, {"max_pages_per_image": 7, "group_by": "path", "directions": "both"}),
-        (3, 2, 5, 1, {"max_hosts_per_image": 2, "group_by": "host", "max_images_per_page": 5}),
+        (3, 2, 5, 1, {"max_hosts_per_image": 2, "group_by": "host", "max_images_per_page": 9}),
+        (5, 3, 2, 2, {"copy_cosine": 0.995}),
     ],
 )
 def test_any_crawl_agrees_with_the_slow_version(
@@ -303,6 +305,8 @@ def test_any_crawl_agrees_with_the_slow_version(
 ) -> None:
     monkeypatch.setattr(pipeline.jobs, "_WAVE_ROWS", wave * pipeline.jobs.PART_ROWS)
     crawl, config = any_crawl(seed), PairConfig(**settings)
+    if config.copy_cosine is not None:  # vectors that differ, so that a few are alike
+        crawl.vectors = {name: unit_vector(int(name[:4], 16) % 180, crawl.width) for name in crawl.vectors}
     expected = slow_pair(crawl, config)
     assert len(expected["pairs"]) >= 5
     assert_agree(run_pair(crawl, tmp_path, config=config, parts=parts, files=files, shuffle=seed), expected)
@@ -316,7 +320,7 @@ def test_order_files_and_waves_change_no_byte(tmp_path: Path, monkeypatch: pytes
     found.append(run_pair(crawl, tmp_path / "1", config=config, parts=3, files=4, shuffle=1))
     assert found[1].hashes == found[0].hashes
     assert {name: len(files) for name, files in found[0].hashes.items()} == dict.fromkeys(
-        ["episodes", "drops/pair", "candidates", "pairs"], 3
+        ["copies", "episodes", "drops/pair", "candidates", "pairs"], 3
     )
 
 
@@ -334,7 +338,7 @@ def test_what_is_done_is_not_done_again_and_a_lost_part_comes_back_byte_by_byte(
 
 def test_a_crawl_without_rows_leaves_empty_datasets(tmp_path: Path) -> None:
     found = run_pair(Crawl(), tmp_path, parts=2)
-    assert found.rows == {"episodes": [], "drops/pair": [], "candidates": [], "pairs": []}
+    assert found.rows == {"copies": [], "episodes": [], "drops/pair": [], "candidates": [], "pairs": []}
     assert found.outcomes["pairs"].counters == {"in": 0, "kept": 0, "dropped": {}, "errors": 0, "pairs": 0, "histogram": [0] * 200}
 
 
@@ -344,6 +348,50 @@ def test_links_without_any_image_are_not_in_the_crawl(tmp_path: Path) -> None:
     crawl.drop("b", "broken_image")
     found = run_pair(crawl, tmp_path, parts=1)
     assert found.drops() == {("p", "a", "not_in_crawl"), ("p", "b", "image_dropped")}
+
+
+def test_a_page_under_many_addresses_and_hosts_is_one_page_and_no_boilerplate(tmp_path: Path) -> None:
+    crawl, config = Crawl(), PairConfig(max_pages_per_image=2, max_hosts_per_image=1)
+    for n in range(4):
+        crawl.image(str(n), angle=20 * n)
+    pages = [f"host{n % 3}/page?sid={n}" for n in range(9)]
+    for page in pages:
+        crawl.page(page, "0", "1", "2", "3")
+    found = run_pair(crawl, tmp_path, config=config, parts=2)
+    assert_agree(found, slow_pair(crawl, config))
+    assert len(found.rows["episodes"]) == 1
+    assert {reason for _, _, reason in found.drops()} == {"same_images_as_other_page"}
+
+
+def test_mirrors_above_the_cap_keep_the_same_images_and_stay_mirrors(tmp_path: Path) -> None:
+    crawl, config = Crawl(), PairConfig(max_images_per_page=3)
+    for n in range(8):
+        crawl.image(str(n), angle=10 * n)
+    for page in ("one", "two"):
+        crawl.page(page, *(str(n) for n in range(8)))
+    found = run_pair(crawl, tmp_path, config=config)
+    assert_agree(found, slow_pair(crawl, config))
+    assert [len(row["images"]) for row in found.rows["episodes"]] == [3]
+
+
+def test_images_alike_anywhere_in_the_crawl_are_one_picture_with_a_cut(tmp_path: Path) -> None:
+    """A crop that no hash finds, on a page of its own; a flat image at the same place is no copy of either."""
+    crawl = Crawl()
+    crawl.image("whole", angle=0, width=900)
+    crawl.image("crop", angle=10)
+    crawl.image("flat", angle=5, texture=49)
+    for name, angle in (("a", 60), ("b", 90), ("c", 120)):
+        crawl.image(name, angle=angle)
+    for page, names in (("one", ["whole", "a"]), ("two", ["crop", "b"]), ("three", ["flat", "c"])):
+        crawl.page(page, *names)
+    apart = run_pair(crawl, tmp_path / "apart")
+    assert apart.rows["copies"] == []
+    found = run_pair(crawl, tmp_path / "found", config=PairConfig(copy_cosine=0.98), parts=2)
+    copy = {"image_id": image_id("crop"), "canonical_id": image_id("whole"), "rule": "near_embedding"}
+    assert found.rows["copies"] == [copy]
+    pages = {row["page_url"]: [image["image_id"] for image in row["images"]] for row in found.rows["episodes"]}
+    assert pages["https://two"] == [image_id("whole"), image_id("b")]
+    assert pages["https://three"] == [image_id("flat"), image_id("c")]
 
 
 def test_a_cap_below_the_number_of_alternatives_leaves_a_page_whole(tmp_path: Path) -> None:
