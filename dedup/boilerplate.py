@@ -7,10 +7,10 @@ import pyarrow.compute as pc
 def count_appearances(references: pa.Table) -> pa.Table:
     """Returns `image_id`, `pages` and `hosts` of each image.
 
-    Pages that show the same images are one, with the lowest of their hosts: a page under many addresses makes nothing boilerplate.
+    One page under many addresses counts once, with the lowest of its hosts: session ids and mirrors make nothing boilerplate.
 
     Args:
-      references: `image_id`, `page_set` (equal for pages that show the same images), `host`; all references of an image.
+      references: `image_id`, `page_set` (equal for one page under several addresses), `host`; all references of an image.
     """
     pages = references.group_by(["image_id", "page_set"]).aggregate([("host", "min")])
     counts = pages.group_by("image_id").aggregate([("page_set", "count"), ("host_min", "count_distinct")])

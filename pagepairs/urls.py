@@ -47,6 +47,14 @@ def host_of(url: str) -> str:
         return ""
 
 
+def path_of(url: str) -> str:
+    """Returns the path of a page's URL without its parameters (;jsessionid=...), the URL itself where it has none."""
+    try:
+        return str(ada_url.URL(url).pathname).partition(";")[0]
+    except ValueError:
+        return url
+
+
 def episode_page(url: str, group_by: str) -> str:
     """Returns what names the episode of a canonical page URL: the page, its folder (`path`) or its host."""
     if group_by == "page":

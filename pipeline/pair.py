@@ -9,7 +9,7 @@ steps in parts, each by the key that its decision needs:
     stars       near pairs               which picture stands for its near copies; what goes with a picture that must go
     copies      images by pHash          the map of copies
     resolve     links by image URL       which captured image a reference means
-    sets        references by page       which images a page leads to, so that mirrored pages count once
+    sets        references by page       what a page shows, so that one page under many addresses counts once
     appear      references by image      on how many pages and hosts; where its vector stands
     fetch       vectors by their file    copies them, ordered by the part of the page that wants them
     pages       references by page       which images a page offers

@@ -33,7 +33,7 @@ REFERENCES = pa.schema(
         ("host", pa.string()),
         ("reason", pa.string()),
         ("detail", pa.string()),
-        ("page_set", pa.uint64()),  # of all images that the page leads to: equal for pages that show the same ones
+        ("page_set", pa.uint64()),  # equal for one page under several addresses: the same path and the same images
         ("pixels", pa.int64()),  # of the image that the URL led to; the next columns are of the image that stands for it
         ("image_id", pa.string()),
         ("source", pa.string()),

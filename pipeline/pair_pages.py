@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pagepairs.files import read_arrow, read_parquet, write_arrow_parts
-from pagepairs.keys import mix, order_by_part, prefix64
+from pagepairs.keys import mix, order_by_part, prefix64, text_key
 from pagepairs.records import PAGES
+from pagepairs.urls import path_of
 from pipeline.episodes import cap_pages, choose_references, close_pages, codes_of, episode_reasons
 from pipeline.jobs import Rows
 from pipeline.journal import Outcome
@@ -29,7 +30,7 @@ def spread_resolved(tag: str, path: str) -> Iterator[Rows]:
 
 
 class Sets:
-    """Writes references with the set of images that their page leads to, so that pages with one set can count as one."""
+    """Writes references with a hash of what their page shows, so that one page under many addresses can count once."""
 
     def __init__(self, job: PairJob) -> None:
         self._job = job
@@ -43,13 +44,17 @@ class Sets:
 
 
 def page_sets(references: pa.Table) -> np.ndarray:
-    """Returns, for each reference, a uint64 hash of the distinct images that the references of its page lead to."""
-    page, image = codes_of(references["page_url"]), codes_of(references["image_id"])
+    """Returns, for each reference, a uint64 hash of the distinct images that its page leads to, and of the path of the page.
+
+    Equal for a page under other queries or on other hosts. The path keeps the pages of a site apart that show nothing but its logo.
+    """
+    pages = references["page_url"].unique()
+    page, image = pc.index_in(references["page_url"], pages).to_numpy(), codes_of(references["image_id"])
     _, first = np.unique(page * (image.max(initial=0) + 1) + image, return_index=True)
-    sums = np.zeros(page.max(initial=0) + 1, np.uint64)
-    np.add.at(sums, page[first], mix(prefix64(references["image_id"])[first]))
-    hashes: np.ndarray = sums[page]
-    return hashes
+    hashes = prefix64(pa.array([text_key(path_of(url)) for url in pages.to_pylist()], pa.string()))
+    np.add.at(hashes, page[first], mix(prefix64(references["image_id"])[first]))
+    found: np.ndarray = hashes[page]
+    return found
 
 
 class SpreadByPage:

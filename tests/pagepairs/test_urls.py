@@ -3,7 +3,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pagepairs.keys import text_key
-from pagepairs.urls import canonical_page, episode_page, host_of, resolve_url, url_key
+from pagepairs.urls import canonical_page, episode_page, host_of, path_of, resolve_url, url_key
 
 PAGE = "https://example.org/a/b/page.html?q=1"
 URLS = st.builds(
@@ -99,3 +99,9 @@ def test_hosts(url: str, host: str) -> None:
 )
 def test_an_episode_is_a_page_a_folder_or_a_host(url: str, page: str, path: str, host: str) -> None:
     assert [episode_page(url, group_by) for group_by in ("page", "path", "host")] == [page, path, host]
+
+
+def test_the_path_of_a_page_has_neither_query_nor_session() -> None:
+    assert path_of("https://a.example/b/c.php;jsessionid=1A2B?sid=3") == "/b/c.php"
+    assert path_of("https://a.example") == "/"
+    assert path_of("no url") == "no url"

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 from small_crawl import HIGH, LOW, SIZE_PX, Crawl, Row
@@ -130,10 +131,13 @@ def _verdict(capture: Row | None, dropped: list[str]) -> tuple[str, str]:
 def appear(rows: list[Row], crawl: Crawl, config: PairConfig) -> None:
     """Sets the reasons that depend on all appearances of an image."""
     alive = [row for row in rows if not row["reason"]]
-    shown = {page: frozenset(row["image_id"] for row in alive if row["page_url"] == page) for page in {row["page_url"] for row in alive}}
+    shown = {
+        page: (urlsplit(page).path.partition(";")[0], frozenset(row["image_id"] for row in alive if row["page_url"] == page))
+        for page in {row["page_url"] for row in alive}
+    }
     for row in alive:
         same = [other for other in alive if other["image_id"] == row["image_id"]]
-        hosts: dict[frozenset[str], str] = {}  # by the images of a page: the lowest host of the pages that show them
+        hosts: dict[tuple[str, frozenset[str]], str] = {}  # by path and images of a page: the lowest of its hosts
         for other in same:
             hosts[shown[other["page_url"]]] = min(other["host"], hosts.get(shown[other["page_url"]], other["host"]))
         if min(row["width"], row["height"]) < SIZE_PX:

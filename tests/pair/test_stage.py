@@ -363,6 +363,17 @@ def test_a_page_under_many_addresses_and_hosts_is_one_page_and_no_boilerplate(tm
     assert {reason for _, _, reason in found.drops()} == {"same_images_as_other_page"}
 
 
+def test_pages_that_show_nothing_but_a_logo_and_a_banner_are_pages_of_their_own(tmp_path: Path) -> None:
+    crawl, config = Crawl(), PairConfig(max_pages_per_image=2)
+    for n in range(2):
+        crawl.image(str(n), angle=40 * n)
+    for page in range(3):
+        crawl.page(f"host/{page}", "0", "1")
+    found = run_pair(crawl, tmp_path, config=config)
+    assert_agree(found, slow_pair(crawl, config))
+    assert {reason for _, _, reason in found.drops()} == {"boilerplate_pages"}
+
+
 def test_mirrors_above_the_cap_keep_the_same_images_and_stay_mirrors(tmp_path: Path) -> None:
     crawl, config = Crawl(), PairConfig(max_images_per_page=3)
     for n in range(8):
