@@ -1,6 +1,7 @@
 """Which images and pairs are kept: one rule a file, each a plain function that returns a drop reason, or "" to keep.
 
-A new rule about an image is a new file and one entry in IMAGE_RULES. Bytes and pixels are limited before decoding, in `pagepairs.images`.
+A new rule about an image is a new file and one entry in IMAGE_RULES; sprite.py, which looks at the URL, is called by scan itself. Bytes and
+pixels are limited before decoding, in `pagepairs.images`.
 """
 
 from collections.abc import Callable

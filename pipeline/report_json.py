@@ -49,6 +49,7 @@ def build_report(
             "pairs_not_sampled": manifests["pair"].counters.get("not_sampled", 0),
         },
         "duplicates": manifests["pair"].counters.get("duplicates", {}),
+        "appearances": manifests["pair"].counters.get("appearances", {}),
         "images": {"formats": dict(summary.counts.get("format", Counter()).most_common()), "sizes": _sizes(summary)},
         "hosts": {kind: [{"host": host, "count": count} for count, host in hosts.get(kind, [])] for kind in ("images", "episodes")},
         "drops": _drops(summary),

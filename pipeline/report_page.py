@@ -50,7 +50,7 @@ _MEANINGS = {
 _COPY_RULES = {
     "kept": "stands for itself",
     "exact_copy": "the same bytes again",
-    "equal_hash": "equal pHash, PDQ near",
+    "equal_hash": "equal pHash and PDQ",
     "near_hash": "near pHash and PDQ",
     "near_embedding": "near embedding",
 }
@@ -93,6 +93,7 @@ def render(
             stages=[_funnel_row(stage, counts) for stage, counts in report["stages"].items()],
             passed=_passed(report["stages"]),
             copies=[(name, report["duplicates"][rule]) for rule, name in _COPY_RULES.items() if report["duplicates"].get(rule)],
+            appearances={name: found for name, found in report["appearances"].items() if found["images"]},
             rules=_RULES,
             hosts={kind: [(row["host"], row["count"]) for row in rows] for kind, rows in report["hosts"].items()},
             versions=flatten(

@@ -19,7 +19,7 @@ from pipeline.report_summary import Summary
 SIDE_PX = 128
 _WEBP_QUALITY = 60
 _REFERENCE = ("source", "offset", "length")
-_DECODABLE = ("too_small", "aspect", "low_texture", "animated")
+_DECODABLE = ("too_small", "aspect", "low_texture", "sprite", "animated")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

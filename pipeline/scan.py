@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from filters.block_list import BlockList
+from filters.sprite import sprite
 from pagepairs.config import ScanConfig
 from pagepairs.files import FileInfo, atomic, read_parquet, write_parquet
 from pagepairs.images import ImageError
@@ -164,6 +165,8 @@ class _UnitRows:
             self._drop(seen.reason, record.url, seen.detail, place=_place(record))
         elif seen.reason:
             self._drop(seen.reason, record.url, f"{seen.width} x {seen.height}, texture {seen.texture}", place=_place(record))
+        elif sprite(record.url):
+            self._drop(sprite(record.url), record.url, "by its name", place=_place(record))
         else:
             reason, detail = self._policy(record, seen)
             if reason:

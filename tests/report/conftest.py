@@ -30,6 +30,7 @@ PAGE_SIZES = (5, 4, 4, 3, 2, 2)
 
 DUPLICATES = {"captures": 20, "exact_copy": 3, "equal_hash": 2, "near_hash": 1, "kept": 14, "near_pairs": 1, "groups": {"2": 1}}
 DUPLICATES |= {"components": {"2": 1}}
+APPEARANCES = {"pages": {"most": 20, "images": {"1": 11, "2": 4, "33-64": 1}}, "hosts": {"most": 5, "images": {"1": 15, "3-4": 1}}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +186,7 @@ def build_run(root: Path) -> MadeRun:
     write_dataset(output, "units", [rows_to_table(images, UNITS)])
     vectors = [{"image_id": image["image_id"], "embedding": np.array([1, 0], np.float16)} for image in images]
     write_dataset(output, "embeddings/builtin", [rows_to_table(vectors, embeddings_schema(2))], count_stage([], len(images), "embed"))
-    pair_counts = count_stage(drops, members, "pair") | {"not_sampled": 3, "duplicates": DUPLICATES}
+    pair_counts = count_stage(drops, members, "pair") | {"not_sampled": 3, "duplicates": DUPLICATES, "appearances": APPEARANCES}
     write_dataset(output, "episodes", [rows_to_table(episodes[:2], EPISODES), rows_to_table(episodes[2:], EPISODES)], pair_counts)
     write_dataset(output, "candidates", [rows_to_table(part, CANDIDATES) for part in parts], ledger)
     write_dataset(output, "pairs", [rows_to_table(pairs, PAIRS)])

@@ -108,8 +108,12 @@ def test_pages_images_and_hosts_equal_a_recount(reported_run: Any) -> None:
     assert report["pages"]["pairs_not_sampled"] == 3
     assert report["duplicates"] == reported_run.duplicates
     page = page_of(reported_run)
-    for name, count in (("stands for itself", 14), ("the same bytes again", 3), ("equal pHash, PDQ near", 2), ("near pHash and PDQ", 1)):
+    for name, count in (("stands for itself", 14), ("the same bytes again", 3), ("equal pHash and PDQ", 2), ("near pHash and PDQ", 1)):
         assert re.search(rf"{name}.*?<td class=\"n\">{count}</td>", page, re.DOTALL)
+    for name, cut in (("pages", 20), ("hosts", 5)):
+        heading = page.index(f"Images by the number of {name} that show them; on more than {cut} they are boilerplate")
+        for numbers, count in report["appearances"][name]["images"].items():
+            assert re.search(rf"<bdi>{numbers}</bdi>.*?<td class=\"n\">{count}</td>", page[heading:], re.DOTALL)
     for size in report["images"]["sizes"]:
         sides = [min(row["width"], row["height"]) for row in reported_run.images]
         assert size["images"] == sum(size["first_px"] <= side <= size["last_px"] for side in sides)
