@@ -290,7 +290,7 @@ def _looks(content: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("seed", "parts", "files", "wave", "settings"),
+    ("seed", "parts", "files", "held", "settings"),
     [
         (0, 1, 1, 9, {}),
         (1, 4, 3, 1, {"max_images_per_page": 5, "pairs_per_episode": 4, "seed": 7}),
@@ -299,19 +299,19 @@ def _looks(content: str) -> dict[str, Any]:
     ],
 )
 def test_any_crawl_agrees_with_the_slow_version(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, parts: int, files: int, wave: int, settings: dict[str, Any]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, parts: int, files: int, held: int, settings: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(pipeline.jobs, "_WAVE_ROWS", wave * pipeline.jobs.PART_ROWS)
+    monkeypatch.setattr(pipeline.jobs, "_SHUFFLE_ROWS", held * pipeline.jobs.PART_ROWS)
     crawl, config = any_crawl(seed), PairConfig(**settings)
     expected = slow_pair(crawl, config)
     assert len(expected["pairs"]) >= 5
     assert_agree(run_pair(crawl, tmp_path, config=config, parts=parts, files=files, shuffle=seed), expected)
 
 
-def test_order_files_and_waves_change_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_order_files_and_the_kind_of_shuffle_change_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     crawl, config = any_crawl(4), PairConfig(max_images_per_page=5)
     found = [run_pair(crawl, tmp_path / "0", config=config, parts=3)]
-    monkeypatch.setattr(pipeline.jobs, "_WAVE_ROWS", pipeline.jobs.PART_ROWS)
+    monkeypatch.setattr(pipeline.jobs, "_SHUFFLE_ROWS", pipeline.jobs.PART_ROWS)
     monkeypatch.setattr(pipeline.jobs, "_PACK_BYTES", 1)
     found.append(run_pair(crawl, tmp_path / "1", config=config, parts=3, files=4, shuffle=1))
     assert found[1].hashes == found[0].hashes
