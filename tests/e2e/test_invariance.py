@@ -5,6 +5,8 @@ import random
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from made_crawls import Response, page, picture, write_warc
@@ -85,6 +87,21 @@ def _without_places(output: Path, dataset: str) -> list[str]:
         str({name: value for name, value in row.items() if name.removeprefix("condition_").removeprefix("target_") not in places})
         for row in rows(output, dataset)
     )
+
+
+def test_the_order_of_the_rows_of_a_part_changes_no_byte(
+    site_files: list[Path], site_run: Path, tmp_path: Path, pagepairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gather = pipeline.jobs.gather
+
+    def mixed(part: int, pieces: list[tuple[str, bytes]]) -> dict[str, pa.Table]:
+        rng = np.random.default_rng(part)
+        return {tag: table.take(pa.array(rng.permutation(len(table)))) for tag, table in gather(part, pieces).items()}
+
+    monkeypatch.setattr(pipeline.jobs, "gather", mixed)
+    done = pagepairs("run", "--input", *site_files, "--output", tmp_path, "--encoder", "builtin")
+    assert done.code == 0, done.err
+    assert data_hashes(tmp_path) == data_hashes(site_run)
 
 
 @pytest.mark.parametrize("part_rows", [7])
