@@ -2,8 +2,10 @@
 
 import functools
 import hashlib
+import itertools
 import os
 import pickle
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,14 +18,16 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
 
-from pagepairs.files import open_read, write_bytes
+from pagepairs.files import open_read, read_arrow_part, write_arrow_parts, write_bytes
 from pagepairs.keys import part_of
+from pagepairs.stores import store_of
 from pipeline.journal import Journal, Outcome, part_name
 from pipeline.runners import CheckedDoFn, is_local, open_job
 
 PART_ROWS = 100_000
 """Rows of the largest input that one part of a shuffle holds, about: 150 MB of 768-wide vectors."""
-_WAVE_ROWS = 500_000
+_SHUFFLE_ROWS = 500_000
+"""Rows that a shuffle of the local runner may hold in memory, where it copies each several times."""
 _PACK_BYTES = 32 * 1024 * 1024
 _NAMED_IN_JOB = 10_000
 """Tasks or files that a job names itself; Dataflow takes 20 MB of job description."""
@@ -123,7 +127,7 @@ def run_parts(
 ) -> int:
     """Shuffles the rows of the input files by hash and reduces each part that the journal does not hold; returns how many.
 
-    The local runner keeps its shuffles in memory, so it is given a few parts at a time; a cluster gets all at once.
+    The local runner keeps its shuffles in memory: what it could not hold goes through files. Either way every input file is read once.
 
     Args:
       inputs: (tag, path) of each input file.
@@ -131,43 +135,58 @@ def run_parts(
     """
     finished = journal.finished()
     todo = [part for part in range(parts) if part_name(part, parts) not in finished]
-    wave = max(1, _WAVE_ROWS // part_rows) if is_local(options) else parts
-    for start in range(0, len(todo), wave):
-        wanted = todo[start : start + wave]
+    folder = os.path.join(journal.folder, "spread")
+    store_of(folder).remove_tree(folder)  # of an attempt that was killed
+    if todo:
+        by_files = is_local(options) and len(todo) * part_rows > _SHUFFLE_ROWS
         with open_job(label, options) as pipeline:
-            rows = (
+            emit, kind = (functools.partial(_write_parts, folder), tuple[str, str]) if by_files else (_pack_parts, _PACKED)
+            pieces = (
                 name_elements(pipeline, f"{label}/Files", list(inputs), journal.folder)
                 | f"{label}/Balance" >> beam.Reshuffle()
-                | f"{label}/Spread"
-                >> beam.ParDo(_SpreadFn(spread, parts, frozenset(wanted))).with_output_types(tuple[int, tuple[str, bytes]])
+                | f"{label}/Spread" >> beam.ParDo(_SpreadFn(spread, parts, todo, emit)).with_output_types(kind)
             )
-            # A part without rows is written too, empty.
-            empty = pipeline | f"{label}/Parts" >> beam.Create([(part, ("", b"")) for part in wanted]).with_output_types(
-                tuple[int, tuple[str, bytes]]
-            )
-            (
-                (rows, empty)
-                | f"{label}/Flatten" >> beam.Flatten()
-                | f"{label}/Group" >> beam.GroupByKey()
-                | f"{label}/Reduce" >> beam.ParDo(_ReduceFn(label, reduce, parts, journal))
-            )
+            gathered = (_gather_files if by_files else _gather_packed)(pipeline, label, pieces, todo)
+            gathered | f"{label}/Reduce" >> beam.ParDo(_ReduceFn(label, reduce, parts, journal))
+        store_of(folder).remove_tree(folder)
     return len(todo)
 
 
-class _SpreadFn(CheckedDoFn):
-    """Packs the rows of several files by part, so that a shuffle carries few large elements."""
+_PACKED = tuple[int, tuple[str, bytes]]
 
-    def __init__(self, spread: Spread, parts: int, wanted: frozenset[int]) -> None:
+
+def _gather_packed(pipeline: beam.Pipeline, label: str, packed: beam.PCollection, todo: list[int]) -> beam.PCollection:
+    """Returns each part with its packed tables, (tag, bytes)."""
+    # A part without rows is written too, empty.
+    empty = pipeline | f"{label}/Parts" >> beam.Create([(part, ("", b"")) for part in todo]).with_output_types(_PACKED)
+    return (packed, empty) | f"{label}/Flatten" >> beam.Flatten() | f"{label}/Group" >> beam.GroupByKey()
+
+
+def _gather_files(pipeline: beam.Pipeline, label: str, files: beam.PCollection, todo: list[int]) -> beam.PCollection:
+    """Returns each part with the files that hold a range of it, (tag, path), once the last of them is written."""
+    return (
+        pipeline
+        | f"{label}/Parts" >> beam.Create(todo)
+        | f"{label}/BalanceParts" >> beam.Reshuffle()
+        | f"{label}/Gather" >> beam.Map(lambda part, files: (part, files), beam.pvalue.AsList(files))
+    )
+
+
+class _SpreadFn(CheckedDoFn):
+    """Orders the rows of several files by part, so that few large tables are handed to `emit`: one of `_pack_parts` and `_write_parts`."""
+
+    def __init__(self, spread: Spread, parts: int, todo: list[int], emit: Callable[[str, pa.Table, np.ndarray], Iterable[Any]]) -> None:
         super().__init__()
-        self._spread, self._parts, self._wanted = spread, parts, np.array(sorted(wanted))
+        self._spread, self._emit = spread, emit
+        self._wanted = np.isin(np.arange(parts), todo)
         self._tables: dict[str, list[pa.Table]] = {}
         self._owners: dict[str, list[np.ndarray]] = {}
         self._sizes: Counter[str] = Counter()
 
-    def process(self, element: tuple[str, str]) -> Iterator[tuple[int, tuple[str, bytes]]]:
+    def process(self, element: tuple[str, str]) -> Iterator[Any]:
         for rows in self._spread(*element):
-            owner = part_of(rows.hashes, self._parts)
-            here = np.isin(owner, self._wanted)
+            owner = part_of(rows.hashes, len(self._wanted))
+            here = self._wanted[owner]
             table = rows.table if here.all() else rows.table.filter(pa.array(here))
             self._tables.setdefault(rows.tag, []).append(table)
             self._owners.setdefault(rows.tag, []).append(owner[here])
@@ -180,16 +199,27 @@ class _SpreadFn(CheckedDoFn):
             for element in self._flush(tag):
                 yield GlobalWindows.windowed_value(element)
 
-    def _flush(self, tag: str) -> Iterator[tuple[int, tuple[str, bytes]]]:
+    def _flush(self, tag: str) -> Iterable[Any]:
         table = pa.concat_tables(self._tables.pop(tag))
         owner = np.concatenate(self._owners.pop(tag))
         del self._sizes[tag]
         order = np.argsort(owner, kind="stable")
-        bounds = np.searchsorted(owner[order], np.append(self._wanted, self._parts))
-        table = table.take(pa.array(order)) if len(self._wanted) > 1 else table
-        for part, start, stop in zip(self._wanted, bounds, bounds[1:], strict=False):
-            if stop > start:
-                yield int(part), (tag, pack(table.slice(start, stop - start)))
+        bounds = np.searchsorted(owner[order], np.arange(len(self._wanted) + 1))
+        return self._emit(tag, table.take(pa.array(order)) if len(self._wanted) > 1 else table, bounds)
+
+
+def _pack_parts(tag: str, table: pa.Table, bounds: np.ndarray) -> Iterator[tuple[int, tuple[str, bytes]]]:
+    """Yields the rows of each part, `table[bounds[part] : bounds[part + 1]]`, for the shuffle to carry."""
+    for part, (start, stop) in enumerate(itertools.pairwise(bounds)):
+        if stop > start:
+            yield part, (tag, pack(table.slice(start, stop - start)))
+
+
+def _write_parts(folder: str, tag: str, table: pa.Table, bounds: np.ndarray) -> Iterator[tuple[str, str]]:
+    """Writes the rows as a file with a range for each part, and yields its path: only files that were yielded are read."""
+    path = os.path.join(folder, f"{uuid.uuid4().hex}.arrow")
+    write_arrow_parts(path, table, bounds)
+    yield tag, path
 
 
 class _ReduceFn(CheckedDoFn):
@@ -199,18 +229,18 @@ class _ReduceFn(CheckedDoFn):
         super().__init__()
         self._label, self._reduce, self._parts, self._journal = label, reduce, parts, journal
 
-    def process(self, element: tuple[int, Iterable[tuple[str, bytes]]]) -> None:
-        part, packed = element
-        self._journal.once(self._label, part_name(part, self._parts), lambda: self._reduce(part, gather(packed)))
+    def process(self, element: tuple[int, Iterable[tuple[str, bytes | str]]]) -> None:
+        part, pieces = element
+        self._journal.once(self._label, part_name(part, self._parts), lambda: self._reduce(part, gather(part, pieces)))
 
 
-def gather(packed: Iterable[tuple[str, bytes]]) -> dict[str, pa.Table]:
-    """Returns the rows of packed tables by tag."""
+def gather(part: int, pieces: Iterable[tuple[str, bytes | str]]) -> dict[str, pa.Table]:
+    """Returns the rows of one part by tag, from packed tables of the part or from the paths of files with a range for each part."""
     tables: dict[str, list[pa.Table]] = {}
-    for tag, data in packed:
-        if tag:
-            tables.setdefault(tag, []).append(unpack(data))
-    return {tag: pa.concat_tables(pieces) for tag, pieces in tables.items()}
+    for tag, piece in pieces:
+        if piece and len(rows := unpack(piece) if isinstance(piece, bytes) else read_arrow_part(piece, part)):
+            tables.setdefault(tag, []).append(rows)
+    return {tag: pa.concat_tables(found) for tag, found in tables.items()}
 
 
 def pack(table: pa.Table) -> bytes:

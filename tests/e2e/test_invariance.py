@@ -5,6 +5,8 @@ import random
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from made_crawls import Response, page, picture, write_warc
@@ -87,13 +89,28 @@ def _without_places(output: Path, dataset: str) -> list[str]:
     )
 
 
+def test_the_order_of_the_rows_of_a_part_changes_no_byte(
+    site_files: list[Path], site_run: Path, tmp_path: Path, pagepairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gather = pipeline.jobs.gather
+
+    def mixed(part: int, pieces: list[tuple[str, bytes]]) -> dict[str, pa.Table]:
+        rng = np.random.default_rng(part)
+        return {tag: table.take(pa.array(rng.permutation(len(table)))) for tag, table in gather(part, pieces).items()}
+
+    monkeypatch.setattr(pipeline.jobs, "gather", mixed)
+    done = pagepairs("run", "--input", *site_files, "--output", tmp_path, "--encoder", "builtin")
+    assert done.code == 0, done.err
+    assert data_hashes(tmp_path) == data_hashes(site_run)
+
+
 @pytest.mark.parametrize("part_rows", [7])
 def test_many_small_parts_give_the_same_rows(
     site_files: list[Path], site_run: Path, tmp_path: Path, pagepairs, part_rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The number of parts follows from row counts, so a small PART_ROWS stands for a large crawl."""
     monkeypatch.setattr(pipeline.jobs, "PART_ROWS", part_rows)
-    monkeypatch.setattr(pipeline.jobs, "_WAVE_ROWS", 200_000)  # two parts a wave
+    monkeypatch.setattr(pipeline.jobs, "_SHUFFLE_ROWS", 200_000)  # two parts; more go through files
     done = pagepairs("run", "--input", *site_files, "--output", tmp_path, "--encoder", "builtin", "--pairs-per-shard", 5)
     assert done.code == 0, done.err
     assert len(list((tmp_path / "episodes").glob("*.parquet"))) == 4

@@ -1,9 +1,12 @@
 """Stage pair as a whole: each drop reason with one reference just on either side, and agreement with the slow version."""
 
 import random
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from slow_pair import reasons, slow_pair
 from small_crawl import Crawl, Paired, finish_pair, image_id, pair_job, run_pair, unit_vector
@@ -11,6 +14,7 @@ from small_crawl import Crawl, Paired, finish_pair, image_id, pair_job, run_pair
 import pipeline.jobs
 from pagepairs.config import PairConfig
 from pagepairs.keys import text_key
+from pipeline.jobs import gather
 
 
 def ordered(rows: list[dict[str, Any]], *names: str) -> list[dict[str, Any]]:
@@ -291,7 +295,7 @@ def _looks(content: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("seed", "parts", "files", "wave", "settings"),
+    ("seed", "parts", "files", "held", "settings"),
     [
         (0, 1, 1, 9, {}),
         (1, 4, 3, 1, {"max_images_per_page": 5, "pairs_per_episode": 4, "seed": 7}),
@@ -301,9 +305,9 @@ def _looks(content: str) -> dict[str, Any]:
     ],
 )
 def test_any_crawl_agrees_with_the_slow_version(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, parts: int, files: int, wave: int, settings: dict[str, Any]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, parts: int, files: int, held: int, settings: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(pipeline.jobs, "_WAVE_ROWS", wave * pipeline.jobs.PART_ROWS)
+    monkeypatch.setattr(pipeline.jobs, "_SHUFFLE_ROWS", held * pipeline.jobs.PART_ROWS)
     crawl, config = any_crawl(seed), PairConfig(**settings)
     if config.copy_cosine is not None:  # vectors that differ, so that a few are alike
         crawl.vectors = {name: unit_vector(int(name[:4], 16) % 180, crawl.width) for name in crawl.vectors}
@@ -312,13 +316,21 @@ def test_any_crawl_agrees_with_the_slow_version(
     assert_agree(run_pair(crawl, tmp_path, config=config, parts=parts, files=files, shuffle=seed), expected)
 
 
-def test_order_files_and_waves_change_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def mixed(part: int, pieces: Iterable[tuple[str, bytes | str]]) -> dict[str, pa.Table]:
+    """Gathers a part with its rows in another order: no shuffle promises one."""
+    rng = np.random.default_rng(part)
+    return {tag: table.take(pa.array(rng.permutation(len(table)))) for tag, table in gather(part, pieces).items()}
+
+
+def test_order_files_and_the_kind_of_shuffle_change_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     crawl, config = any_crawl(4), PairConfig(max_images_per_page=5)
     found = [run_pair(crawl, tmp_path / "0", config=config, parts=3)]
-    monkeypatch.setattr(pipeline.jobs, "_WAVE_ROWS", pipeline.jobs.PART_ROWS)
+    monkeypatch.setattr(pipeline.jobs, "_SHUFFLE_ROWS", pipeline.jobs.PART_ROWS)
     monkeypatch.setattr(pipeline.jobs, "_PACK_BYTES", 1)
     found.append(run_pair(crawl, tmp_path / "1", config=config, parts=3, files=4, shuffle=1))
-    assert found[1].hashes == found[0].hashes
+    monkeypatch.setattr(pipeline.jobs, "gather", mixed)
+    found.append(run_pair(crawl, tmp_path / "2", config=config, parts=3, files=4, shuffle=2))
+    assert found[1].hashes == found[2].hashes == found[0].hashes
     assert {name: len(files) for name, files in found[0].hashes.items()} == dict.fromkeys(
         ["copies", "episodes", "drops/pair", "candidates", "pairs"], 3
     )

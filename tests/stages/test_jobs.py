@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -8,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from hypothesis import given
 from hypothesis import strategies as st
 
 import pipeline.jobs as jobs
-from pagepairs.files import FileInfo, write_parquet
+from pagepairs.files import FileInfo, write_arrow_parts, write_parquet
 from pagepairs.keys import mix, part_of
 from pipeline.jobs import Rows, count_parts, pack, run_parts, run_tasks, unpack
 from pipeline.journal import Journal, Outcome, merge_counters, merge_outcomes, part_name
@@ -134,23 +136,40 @@ def test_a_failed_task_fails_the_run_and_is_not_in_the_journal(tmp_path: Path) -
 SCHEMA = pa.schema([("n", pa.int64())])
 
 
-def spread(tag: str, path: str) -> Iterator[Rows]:
+def note_call(folder: str, name: object, fatal: object) -> None:
+    """Counts the calls in files, whatever process they are in; the process dies in that of `fatal`."""
+    os.makedirs(folder, exist_ok=True)
+    with open(f"{folder}/{name}", "a", encoding="ascii") as file:
+        file.write("x")
+    if name == fatal:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def calls(folder: Path) -> dict[str, int]:
+    return {path.name: len(path.read_text()) for path in folder.iterdir()}
+
+
+class Spread:
     """Every number of a range "start stop" in two pieces."""
-    start, stop = map(int, path.split())
-    for piece in np.array_split(np.arange(start, stop), 2):
-        yield Rows(tag, pa.table({"n": piece}, schema=SCHEMA), mix(piece.astype(np.uint64)))
+
+    def __init__(self, folder: Path | str, fatal: str = "") -> None:
+        self.folder, self.fatal = str(folder), fatal
+
+    def __call__(self, tag: str, path: str) -> Iterator[Rows]:
+        note_call(f"{self.folder}/reads", path, self.fatal)
+        start, stop = map(int, path.split())
+        for piece in np.array_split(np.arange(start, stop), 2):
+            yield Rows(tag, pa.table({"n": piece}, schema=SCHEMA), mix(piece.astype(np.uint64)))
 
 
 class Collect:
-    """Writes the rows of a part by tag, and counts its calls in files."""
+    """Writes the rows of a part by tag."""
 
-    def __init__(self, folder: Path | str) -> None:
-        self.folder = str(folder)
+    def __init__(self, folder: Path | str, fatal: int = -1) -> None:
+        self.folder, self.fatal = str(folder), fatal
 
     def __call__(self, part: int, tables: Mapping[str, pa.Table]) -> Outcome:
-        os.makedirs(f"{self.folder}/calls", exist_ok=True)
-        with open(f"{self.folder}/calls/{part}", "a", encoding="ascii") as file:
-            file.write("x")
+        note_call(f"{self.folder}/calls", part, self.fatal)
         rows = {tag: sorted(table["n"].to_pylist()) for tag, table in tables.items()}
         table = pa.table(
             {"tag": pa.array(sorted(rows), pa.string()), "rows": pa.array([rows[tag] for tag in sorted(rows)], pa.list_(pa.int64()))}
@@ -171,75 +190,116 @@ def expected_part(part: int, parts: int) -> dict[str, list[int]]:
     return rows
 
 
-@pytest.mark.parametrize(("parts", "wave", "pack_bytes", "workers"), [(1, 1, 1, 1), (5, 2, 100, 1), (90, 90, 2**25, 1), (4, 4, 2**25, 2)])
-def test_every_part_gets_its_rows_of_all_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: int, wave: int, pack_bytes: int, workers: int
-) -> None:
-    import pyarrow.parquet as pq
+def assert_done(folder: Path, parts: int) -> None:
+    """Every part holds its rows of all files, and nothing is left of the way there."""
+    journal = Journal(str(folder / "done"))
+    for part in range(parts):
+        rows = pq.read_table(folder / f"{part}.parquet").to_pylist()
+        assert {row["tag"]: row["rows"] for row in rows} == expected_part(part, parts)
+        assert journal.read(part_name(part, parts)).counters["in"] == sum(len(row["rows"]) for row in rows)
+    assert sorted(path.name for path in (folder / "done").iterdir()) == [f"{part_name(part, parts)}.json" for part in range(parts)]
 
-    monkeypatch.setattr(jobs, "_WAVE_ROWS", wave * 10)
-    monkeypatch.setattr(jobs, "_PACK_BYTES", pack_bytes)
-    journal, reduce = Journal(str(tmp_path / "done")), Collect(tmp_path)
-    if workers > 1:
-        # Worker processes import this file by name; a process of its own keeps the test runner out of it.
-        code = f"""
+
+def run_in_a_process(folder: Path, parts: int, held: int, workers: int, *, file: str = "", part: int = -1) -> int:
+    """Runs the shuffle in a process of its own, which dies at a file or part; worker processes import this file by name."""
+    code = f"""
 import test_jobs as t
 if __name__ == "__main__":
-    journal, options = t.Journal({journal.folder!r}), t.pipeline_options((), {workers})
-    t.run_parts("x", t.INPUTS, t.spread, t.Collect({str(tmp_path)!r}), {parts}, journal, options, part_rows=10)
+    t.jobs._SHUFFLE_ROWS, t.jobs._PACK_BYTES = {held * 10}, 1
+    spread, reduce = t.Spread({str(folder)!r}, {file!r}), t.Collect({str(folder)!r}, {part})
+    journal, options = t.Journal({str(folder / "done")!r}), t.pipeline_options((), {workers})
+    t.run_parts("x", t.INPUTS, spread, reduce, {parts}, journal, options, part_rows=10)
 """
-        subprocess.run(
-            [sys.executable, "-c", code], check=True, capture_output=True, env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
-        )
-    else:
-        assert run_parts("x", INPUTS, spread, reduce, parts, journal, pipeline_options((), workers), part_rows=10) == parts
-    for part in range(parts):
-        rows = pq.read_table(tmp_path / f"{part}.parquet").to_pylist()
-        assert {row["tag"]: row["rows"] for row in rows} == expected_part(part, parts)
-        assert (tmp_path / "calls" / str(part)).read_text() == "x"
-        assert journal.read(part_name(part, parts)).counters["in"] == sum(len(row["rows"]) for row in rows)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])}
+    return subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, env=environment).returncode
 
 
-def test_a_part_in_the_journal_is_not_done_again(tmp_path: Path) -> None:
+# `held` parts fit the shuffle of the local runner; more go through files.
+@pytest.mark.parametrize(
+    ("parts", "held", "pack_bytes"), [(1, 1, 1), (1, 0, 1), (5, 5, 100), (5, 4, 100), (5, 4, 1), (90, 90, 2**25), (90, 1, 2**25)]
+)
+def test_every_part_gets_its_rows_of_all_files_which_are_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: int, held: int, pack_bytes: int
+) -> None:
+    monkeypatch.setattr(jobs, "_SHUFFLE_ROWS", held * 10)
+    monkeypatch.setattr(jobs, "_PACK_BYTES", pack_bytes)
+    journal, options = Journal(str(tmp_path / "done")), pipeline_options((), 1)
+    assert run_parts("x", INPUTS, Spread(tmp_path), Collect(tmp_path), parts, journal, options, part_rows=10) == parts
+    assert_done(tmp_path, parts)
+    assert calls(tmp_path / "reads") == {path: 1 for _, path in INPUTS}
+    assert calls(tmp_path / "calls") == {str(part): 1 for part in range(parts)}
+
+
+@pytest.mark.parametrize("held", [0, 4])
+def test_two_processes_share_the_files_and_the_parts(tmp_path: Path, held: int) -> None:
+    assert run_in_a_process(tmp_path, 4, held, workers=2) == 0
+    assert_done(tmp_path, 4)
+    assert calls(tmp_path / "reads") == {path: 1 for _, path in INPUTS}
+    assert calls(tmp_path / "calls") == {str(part): 1 for part in range(4)}
+
+
+@pytest.mark.parametrize(("file", "part", "workers"), [("10 30", -1, 1), ("0 40", -1, 2), ("", 2, 1), ("", 2, 2)])
+def test_killed_anywhere_a_shuffle_through_files_goes_on_from_what_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, part: int, workers: int
+) -> None:
+    assert run_in_a_process(tmp_path, 6, 0, workers, file=file, part=part) != 0
+    finished = Journal(str(tmp_path / "done")).finished()
+    assert part_name(2, 6) not in finished
+    assert not (file and finished)
+    # What a killed process leaves whole is not read either, nor what is half-written.
+    left = tmp_path / "done" / "spread"
+    write_arrow_parts(str(left / "a.arrow"), pa.table({"n": [5]}, schema=SCHEMA), np.repeat([0, 1], [3, 4]))
+    (left / ".tmp-a").write_bytes(b"ARROW1")
+    monkeypatch.setattr(jobs, "_SHUFFLE_ROWS", 0)
+    journal, options = Journal(str(tmp_path / "done")), pipeline_options((), 1)
+    assert run_parts("x", INPUTS, Spread(tmp_path), Collect(tmp_path), 6, journal, options) == 6 - len(finished)
+    assert_done(tmp_path, 6)
+    again = calls(tmp_path / "calls")
+    assert {name: again[str(number)] for number in range(6) if (name := part_name(number, 6)) in finished} == dict.fromkeys(finished, 1)
+    assert all(count <= 2 for count in calls(tmp_path / "reads").values())
+
+
+@pytest.mark.parametrize("rows", [0, 500_000])
+def test_a_part_in_the_journal_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    monkeypatch.setattr(jobs, "_SHUFFLE_ROWS", rows)
     journal, reduce, options = Journal(str(tmp_path / "done")), Collect(tmp_path), pipeline_options((), 1)
     journal.write(part_name(1, 4), Outcome(counters={"in": 99}))
-    assert run_parts("x", INPUTS, spread, reduce, 4, journal, options) == 3
-    assert run_parts("x", INPUTS, spread, reduce, 4, journal, options) == 0
-    assert sorted(path.name for path in (tmp_path / "calls").iterdir()) == ["0", "2", "3"]
-    assert {path.read_text() for path in (tmp_path / "calls").iterdir()} == {"x"}
+    assert run_parts("x", INPUTS, Spread(tmp_path), reduce, 4, journal, options) == 3
+    assert run_parts("x", INPUTS, Spread(tmp_path), reduce, 4, journal, options) == 0
+    assert calls(tmp_path / "calls") == {"0": 1, "2": 1, "3": 1}
+    assert calls(tmp_path / "reads") == {path: 1 for _, path in INPUTS}
     assert journal.read(part_name(1, 4)).counters == {"in": 99}
 
 
-def test_parts_without_rows_are_written_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rows", [0, 500_000])
+def test_parts_without_rows_are_written_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    monkeypatch.setattr(jobs, "_SHUFFLE_ROWS", rows)
     journal = Journal(str(tmp_path / "done"))
-    assert run_parts("x", [], spread, Collect(tmp_path), 2, journal, pipeline_options((), 1)) == 2
+    assert run_parts("x", [], Spread(tmp_path), Collect(tmp_path), 2, journal, pipeline_options((), 1)) == 2
     assert [journal.read(part_name(part, 2)).counters for part in range(2)] == [{"in": 0}] * 2
 
 
-@pytest.mark.parametrize(("runner", "waves"), [("FnApiRunner", 3), ("FlinkRunner", 1)])
-def test_a_cluster_gets_all_parts_at_once_and_this_machine_a_few(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runner: str, waves: int
+@pytest.mark.parametrize(("runner", "parts", "files"), [("FnApiRunner", 6, True), ("FnApiRunner", 2, False), ("FlinkRunner", 6, False)])
+def test_only_what_this_machine_could_not_hold_goes_through_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runner: str, parts: int, files: bool
 ) -> None:
-    made = []
+    written = []
 
     class Pipeline(jobs.beam.Pipeline):  # type: ignore[misc, name-defined]
         def __init__(self, options: PipelineOptions) -> None:
-            made.append(options)
             super().__init__(options=pipeline_options((), 1))
 
-    monkeypatch.setattr(jobs, "_WAVE_ROWS", 20)
+    def write(path: str, table: pa.Table, bounds: np.ndarray) -> None:
+        written.append(os.path.dirname(path))
+        write_arrow_parts(path, table, bounds)
+
+    monkeypatch.setattr(jobs, "_SHUFFLE_ROWS", 20)
     monkeypatch.setattr(jobs.beam, "Pipeline", Pipeline)
-    run_parts(
-        "x",
-        INPUTS,
-        spread,
-        Collect(tmp_path),
-        6,
-        Journal(str(tmp_path / "done")),
-        pipeline_options([f"--runner={runner}"], 1),
-        part_rows=10,
-    )
-    assert len(made) == waves
+    monkeypatch.setattr(jobs, "write_arrow_parts", write)
+    journal, options = Journal(str(tmp_path / "done")), pipeline_options([f"--runner={runner}"], 1)
+    run_parts("x", INPUTS, Spread(tmp_path), Collect(tmp_path), parts, journal, options, part_rows=10)
+    assert written == [str(tmp_path / "done" / "spread")] * (2 * files)  # one a tag
+    assert_done(tmp_path, parts)
 
 
 @given(st.lists(st.integers(-5, 5)), st.integers(0, 3))
