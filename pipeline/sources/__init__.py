@@ -202,13 +202,19 @@ def decode_range(source: str, raw: bytes, max_bytes: int) -> bytes:
 
 
 class SourceMap:
-    """Finds the file of a reference's source: `locate` for pipeline.references. Can be pickled."""
+    """Finds the file of a reference's source: `locate` for pipeline.references.
+
+    Every job carries it, so it holds the roots of the inputs, and the files of those roots only whose sources begin alike.
+    """
 
     def __init__(self, units: list[ScanUnit], output: str) -> None:
         """Takes the units of the inputs, and the folder that holds spill/."""
         self._output = output
-        self._files = {unit.source: unit.path for unit in units if unit.kind != "folder"}
-        self._roots = {_prefix_of(unit): unit.root for unit in units if unit.kind in ("folder", "table")}
+        roots: dict[str, set[str]] = {}
+        for unit in units:
+            roots.setdefault(_prefix_of(unit), set()).add(unit.root)
+        self._roots = {prefix: root for prefix, [root, *others] in roots.items() if not others}
+        self._files = {unit.source: unit.path for unit in units if _prefix_of(unit) not in self._roots}
 
     def __call__(self, source: str) -> str:
         """Returns the path of a source.
