@@ -7,9 +7,10 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import pytest
+from slow_store import SlowStore
 
 from pagepairs.files import open_read
 from pipeline import references
@@ -98,22 +99,6 @@ def test_ranges_that_are_read_ahead_are_few(folder: Path, monkeypatch: pytest.Mo
         # Two ranges fit into 10 000 bytes; one more is being taken, and one was read while the sum was looked at.
         assert read_bytes - taken <= 4 * 4_000
     assert taken == read_bytes == 160_000
-
-
-class SlowStore:
-    """Stands for an object store: every read takes 30 ms more than that of a file on this machine, and so does every opening."""
-
-    DELAY_S = 0.03
-
-    def open_read(self, path: str) -> BinaryIO:
-        time.sleep(self.DELAY_S)
-
-        class SlowFile(io.FileIO):
-            def read(self, size: int | None = -1, /) -> bytes:
-                time.sleep(SlowStore.DELAY_S)
-                return super().read(size) or b""
-
-        return cast(BinaryIO, SlowFile(path))
 
 
 def test_eight_threads_read_scattered_ranges_of_a_slow_store_four_times_as_fast(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
