@@ -113,7 +113,7 @@ def embed_unit(path: str, targets: Sequence[int], models: Models, job: EmbedJob)
         image_id, body = entry
         return _prepare(body, [sides[number].model for number in wanted[image_id]], job.scan)
 
-    bodies = zip((reference[0] for reference in needed), read_images(needed, job.locate), strict=True)
+    bodies = zip((reference[0] for reference in needed), read_images(needed, job.locate, threads=job.threads), strict=True)
     prepared = map_ahead(prepare, bodies, threads=job.threads, window=3 * job.embed.batch_size)
     waited_s = 0.0
     for seconds, ((image_id, _), images) in _timed(prepared):

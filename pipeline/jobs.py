@@ -55,14 +55,18 @@ def run_tasks(label: str, tasks: Mapping[str, T], work: Callable[[T], Outcome], 
 
 
 def name_elements(pipeline: beam.Pipeline, label: str, elements: list[Any], folder: str) -> beam.PCollection:
-    """Returns the elements as a collection. A long list goes through a file in `folder`, of which the job names ranges only."""
+    """Returns the elements as a collection. A long list goes through a file in `folder`, of which the job names ranges only.
+
+    The elements of a range are spread over workers before anything is done with them.
+    """
     if len(elements) <= _NAMED_IN_JOB:
         return pipeline | label >> beam.Create(elements)
     data = pickle.dumps(elements)
     path = os.path.join(folder, f"elements-{hashlib.sha256(data).hexdigest()[:16]}.pickle")
     write_bytes(path, data)
     starts = beam.Create(list(range(0, len(elements), _NAMED_IN_JOB)))
-    return pipeline | f"{label}/Ranges" >> starts | f"{label}/Read" >> beam.FlatMap(_read_elements, path)
+    read = pipeline | f"{label}/Ranges" >> starts | f"{label}/Read" >> beam.FlatMap(_read_elements, path)
+    return read | f"{label}/Spread" >> beam.Reshuffle()
 
 
 def _read_elements(start: int, path: str) -> list[Any]:

@@ -1,17 +1,30 @@
-"""Reads images again by their references: in any order asked for, from files in the order of their bytes."""
+"""Reads images again by their references: in any order asked for, from files in the order of their bytes, several ranges at once."""
 
+import functools
 import hashlib
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from pagepairs.files import open_read
+from pipeline.ahead import map_ahead
 from pipeline.sources import decode_range
 from pipeline.sources.http_body import BodyError
 
 Reference = tuple[str, int, int]  # source, offset, length
-_Asked = tuple[int, Reference]  # index among the references asked for
+
+
+class _Asked(NamedTuple):
+    """A reference and its turn among those asked for; image_id "" stands for any content."""
+
+    turn: int
+    image_id: str
+    source: str
+    offset: int
+    length: int
+
 
 _MAX_GAP_BYTES = 64 * 1024  # reading over a gap of this size is cheaper than seeking
 _MAX_READ_BYTES = 16 * 1024 * 1024
@@ -30,34 +43,32 @@ class SourceChanged:
         return self.detail
 
 
-def read_images(references: Sequence[tuple[str, str, int, int]], locate: Callable[[str], str]) -> Iterator[bytes | SourceChanged]:
-    """Yields the image behind each (image_id, source, offset, length) in the order asked for; any other content there is SourceChanged."""
-    bodies = read_bodies([reference[1:] for reference in references], locate)
-    for (image_id, source, offset, _), body in zip(references, bodies, strict=True):
-        if isinstance(body, bytes) and hashlib.sha256(body).hexdigest() != image_id:
-            yield SourceChanged(detail=f"{source} at offset {offset}: other content than scan found")
-        else:
-            yield body
+def read_images(
+    references: Sequence[tuple[str, str, int, int]], locate: Callable[[str], str], *, threads: int = 1
+) -> Iterator[bytes | SourceChanged]:
+    """Yields the image behind each (image_id, source, offset, length) in the order asked for; any other content there is SourceChanged.
+
+    Args:
+      references: as in images/.
+      locate: as `read_bodies` takes it.
+      threads: that read, each another range.
+    """
+    return _read([_Asked(index, *reference) for index, reference in enumerate(references)], locate, threads)
 
 
-def read_bodies(references: Sequence[Reference], locate: Callable[[str], str]) -> Iterator[bytes | SourceChanged]:
+def read_bodies(references: Sequence[Reference], locate: Callable[[str], str], *, threads: int = 1) -> Iterator[bytes | SourceChanged]:
     """Yields the body behind each reference, in the order asked for.
 
-    References are taken 512, or 128 MiB of ranges, at a time; within them each file is opened once and neighbouring ranges are read
-    together. A body is yielded as soon as those asked for before it are read: at once where the references are sorted.
+    References are taken 512, or 128 MiB of ranges, at a time; within them neighbouring ranges are read together, and each thread that
+    reads a file opens it once. A body is yielded as soon as those asked for before it are read: at once where the references are sorted.
+    At most a range a thread, and 16 MiB but for one range, are read before their turn.
 
     Args:
       references: (source, offset, length) as in images/.
       locate: source -> path; raises LookupError where the inputs hold it no more.
+      threads: that read, each another range: an object store takes 30 ms or more to answer.
     """
-    for window in _windows(references):
-        bodies: dict[int, bytes | SourceChanged] = {}
-        waiting = deque(index for index, _ in window)
-        for source, asked in _by_source(window):
-            for index, body in _read_source(source, asked, locate):
-                bodies[index] = body
-                while waiting and waiting[0] in bodies:
-                    yield bodies.pop(waiting.popleft())
+    return _read([_Asked(index, "", *reference) for index, reference in enumerate(references)], locate, threads)
 
 
 def read_body(reference: Reference, locate: Callable[[str], str]) -> bytes | SourceChanged:
@@ -65,66 +76,111 @@ def read_body(reference: Reference, locate: Callable[[str], str]) -> bytes | Sou
     return next(read_bodies([reference], locate))
 
 
-def _windows(references: Sequence[Reference]) -> Iterator[list[_Asked]]:
+def _read(asked: list[_Asked], locate: Callable[[str], str], threads: int) -> Iterator[bytes | SourceChanged]:
+    bodies: dict[int, bytes | SourceChanged] = {}
+    turn, source = 0, ""
+    runs = (run for window in _windows(asked) for run in _runs(window))
+    with closing(_Files(locate)) as files:
+        read = functools.partial(_read_run, files=files)
+        for run, found in map_ahead(read, runs, threads=threads, window=threads, weigh=_bytes_of, max_weight=_MAX_READ_BYTES):
+            if run[0].source != source:
+                files.close_source(source)
+                source = run[0].source
+            bodies.update(found)
+            found.clear()
+            while turn in bodies:
+                yield bodies.pop(turn)
+                turn += 1
+
+
+def _windows(asked: Iterable[_Asked]) -> Iterator[list[_Asked]]:
     window: list[_Asked] = []
     total_bytes = 0
-    for index, reference in enumerate(references):
-        if window and (len(window) == _WINDOW_ITEMS or total_bytes + reference[2] > _WINDOW_BYTES):
+    for one in asked:
+        if window and (len(window) == _WINDOW_ITEMS or total_bytes + one.length > _WINDOW_BYTES):
             yield window
             window, total_bytes = [], 0
-        window.append((index, reference))
-        total_bytes += reference[2]
+        window.append(one)
+        total_bytes += one.length
     if window:
         yield window
 
 
-def _by_source(window: list[_Asked]) -> Iterator[tuple[str, list[_Asked]]]:
-    sources: dict[str, list[_Asked]] = {}
-    for index, reference in sorted(window, key=lambda asked: asked[1]):
-        sources.setdefault(reference[0], []).append((index, reference))
-    yield from sources.items()
-
-
-def _read_source(source: str, asked: list[_Asked], locate: Callable[[str], str]) -> Iterator[tuple[int, bytes | SourceChanged]]:
-    try:
-        file = open_read(locate(source))
-    except (OSError, LookupError) as error:
-        for index, _ in asked:
-            yield index, SourceChanged(detail=f"{source}: {error}")
-        return
-    with file:
-        for run in _runs(asked):
-            yield from _read_run(file, run)
-
-
-def _runs(asked: list[_Asked]) -> Iterator[list[_Asked]]:
-    """Yields ranges that are read together; `asked` is sorted by offset."""
+def _runs(window: list[_Asked]) -> Iterator[list[_Asked]]:
+    """Yields ranges of one source that are read together."""
     run: list[_Asked] = []
     start = end = 0
-    for index, (source, offset, length) in asked:
-        if run and (offset - end > _MAX_GAP_BYTES or offset + length - start > _MAX_READ_BYTES):
+    for one in sorted(window, key=lambda one: (one.source, one.offset, one.length)):
+        stop = one.offset + one.length
+        if run and (one.source != run[0].source or one.offset - end > _MAX_GAP_BYTES or stop - start > _MAX_READ_BYTES):
             yield run
             run = []
         if not run:
-            start = end = offset
-        run.append((index, (source, offset, length)))
-        end = max(end, offset + length)
+            start = end = one.offset
+        run.append(one)
+        end = max(end, stop)
     yield run
 
 
-def _read_run(file: BinaryIO, run: list[_Asked]) -> Iterator[tuple[int, bytes | SourceChanged]]:
-    start = run[0][1][1]
-    file.seek(start)
-    block = file.read(max(offset + length for _, (_, offset, length) in run) - start)
-    for index, (source, offset, length) in run:
-        raw = block[offset - start : offset - start + length]
-        yield index, _decode(source, offset, length, raw)
+def _bytes_of(run: list[_Asked]) -> int:
+    return max(one.offset + one.length for one in run) - run[0].offset
 
 
-def _decode(source: str, offset: int, length: int, raw: bytes) -> bytes | SourceChanged:
-    if len(raw) < length:
-        return SourceChanged(detail=f"{source} at offset {offset}: {len(raw)} of {length} bytes left")
+class _Files:
+    """The sources that are being read: a source is open as often as threads read it at once."""
+
+    def __init__(self, locate: Callable[[str], str]) -> None:
+        self._locate, self._lock = locate, threading.Lock()
+        self._idle: dict[str, list[BinaryIO]] = {}
+
+    def take(self, source: str) -> BinaryIO:
+        """Returns a file that no other thread has."""
+        with self._lock:
+            if idle := self._idle.get(source):
+                return idle.pop()
+        return open_read(self._locate(source))
+
+    def give_back(self, source: str, file: BinaryIO) -> None:
+        """Makes the file free for any thread."""
+        with self._lock:
+            self._idle.setdefault(source, []).append(file)
+
+    def close_source(self, source: str) -> None:
+        """Closes what is free of a source."""
+        with self._lock:
+            idle = self._idle.pop(source, [])
+        for file in idle:
+            file.close()
+
+    def close(self) -> None:
+        """Closes everything."""
+        for source in list(self._idle):
+            self.close_source(source)
+
+
+def _read_run(run: list[_Asked], files: _Files) -> dict[int, bytes | SourceChanged]:
+    """Reads neighbours together; returns their bodies by turn."""
+    source, start = run[0].source, run[0].offset
     try:
-        return decode_range(source, raw, _MAX_BODY_BYTES)
+        file = files.take(source)
+    except (OSError, LookupError) as error:
+        return {one.turn: SourceChanged(detail=f"{source}: {error}") for one in run}
+    try:
+        file.seek(start)
+        block = file.read(_bytes_of(run))
+    finally:
+        files.give_back(source, file)
+    return {one.turn: _decode(one, block[one.offset - start : one.offset - start + one.length]) for one in run}
+
+
+def _decode(asked: _Asked, raw: bytes) -> bytes | SourceChanged:
+    place = f"{asked.source} at offset {asked.offset}"
+    if len(raw) < asked.length:
+        return SourceChanged(detail=f"{place}: {len(raw)} of {asked.length} bytes left")
+    try:
+        body = decode_range(asked.source, raw, _MAX_BODY_BYTES)
     except BodyError as error:
-        return SourceChanged(detail=f"{source} at offset {offset}: {error}")
+        return SourceChanged(detail=f"{place}: {error}")
+    if asked.image_id and hashlib.sha256(body).hexdigest() != asked.image_id:
+        return SourceChanged(detail=f"{place}: other content than scan found")
+    return body

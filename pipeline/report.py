@@ -11,10 +11,11 @@ import numpy as np
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pagepairs.files import read_json, write_bytes, write_json
-from pagepairs.manifest import Manifest, dataset_files
-from pagepairs.stores import exists
+from pagepairs.manifest import dataset_files
+from pagepairs.stores import exists, store_of
 from pipeline.commands import config_from_json
-from pipeline.jobs import count_parts
+from pipeline.datasets import work_folder
+from pipeline.jobs import count_parts, name_elements
 from pipeline.report_benchmark import decontamination, match_pictures, read_matches, wanted_thumbnails
 from pipeline.report_cells import HOSTS, Cells, Pick, find_picks, merge_cells, spread_candidates, spread_members, summarise_part
 from pipeline.report_compare import compare_runs, count_changes, spread_verdicts, stage_manifests
@@ -34,6 +35,9 @@ from pipeline.report_thumbnails import (
     read_thumbnails,
 )
 from pipeline.runners import open_job
+
+Name = Callable[[str, list[Any]], beam.PCollection]
+"""(label, elements) -> the elements as a collection of the job; a long list goes through a file."""
 
 
 def write_report(output: str, *, locate: Callable[[str], str], pipeline_options: PipelineOptions, compare: str = "") -> str:
@@ -56,24 +60,23 @@ def write_report(output: str, *, locate: Callable[[str], str], pipeline_options:
     comparison = compare_encoders(output, read_json(os.path.join(output, "config.json")), similarity_of(manifests["candidates"]))
     disagreements = comparison["disagreements"] if comparison else []
     drops = [f"drops/{name}" for name in ("scan", f"embed-{manifests['candidates'].counters['encoder']}", "pair", "shard")]
+    work = work_folder(output, "report")
     with open_job("report", pipeline_options) as pipeline:
-        files = pipeline | "Files" >> beam.Create(_files(output, "images", "episodes", "candidates", *drops))
+        name = functools.partial(_name, pipeline, work)
+        files = name("Files", _files(output, "images", "episodes", "candidates", *drops))
         hosts = beam.pvalue.AsDict(_top_hosts(files))
         summary = _summarise(files, "Summarise")
-        cells = _count_cells(pipeline, output, hosts, edges, count_parts(manifests["candidates"].rows))
+        cells = _count_cells(name, output, hosts, edges, count_parts(manifests["candidates"].rows))
         picked = beam.pvalue.AsSingleton(cells)
-        rows = (
-            pipeline
-            | "Candidates" >> beam.Create(_paths(output, "candidates"))
-            | "FindPicks" >> beam.FlatMap(_find_picks, picked).with_output_types(dict[str, Any])
-        )
+        candidates = name("Candidates", _paths(output, "candidates"))
+        rows = candidates | "FindPicks" >> beam.FlatMap(_find_picks, picked).with_output_types(dict[str, Any])
         # An empty Create has elements of no type, and a cluster would write the rows of the Flatten as such.
         extra = pipeline | "Disagreements" >> beam.Create(disagreements).with_output_types(dict[str, Any])
         shown = beam.pvalue.AsList((rows, extra) | "Shown" >> beam.Flatten())
-        units = pipeline | "Units" >> beam.Create(_paths(output, "units")) | "BalanceUnits" >> beam.Reshuffle()
+        units = name("Units", _paths(output, "units")) | "BalanceUnits" >> beam.Reshuffle()
         thumbnails = units | "Thumbnails" >> beam.FlatMap(read_thumbnails, shown, locate=locate, limits=limits)
-        dropped = _read_dropped(pipeline, output, summary, locate=locate, limits=limits)
-        members = pipeline | "Episodes" >> beam.Create(_paths(output, "episodes")) | "Members" >> beam.FlatMap(read_members, shown)
+        dropped = _read_dropped(name, output, summary, locate=locate, limits=limits)
+        members = name("Episodes", _paths(output, "episodes")) | "Members" >> beam.FlatMap(read_members, shown)
         matches = read_matches(output)
         sides = {
             "cells": picked,
@@ -88,11 +91,16 @@ def write_report(output: str, *, locate: Callable[[str], str], pipeline_options:
             )
             sides["matched"] = beam.pvalue.AsDict(pictures)
         if compare:
-            sides |= _compare(pipeline, output, compare)
-        settings: dict[str, Any] = {"output": output, "compare": compare, "manifests": manifests, "page": page, "edges": edges}
-        settings |= {"matches": matches, "comparison": comparison}
+            sides |= _compare(name, output, compare)
+        # Manifests and matches grow with the run and are read again: what is named here becomes part of the job's description.
+        settings: dict[str, Any] = {"output": output, "compare": compare, "page": page, "edges": edges, "comparison": comparison}
         _ = summary | "Write" >> beam.Map(_write, **settings, **sides, folder=os.getcwd())
+    store_of(work).remove_tree(work)
     return page
+
+
+def _name(pipeline: beam.Pipeline, work: str, label: str, elements: list[Any]) -> beam.PCollection:
+    return name_elements(pipeline, label, elements, work)
 
 
 def _paths(output: str, dataset: str) -> list[str]:
@@ -133,11 +141,9 @@ def _most_then_name(item: tuple[int, str]) -> tuple[int, list[int]]:
     return count, [-ord(character) for character in host]
 
 
-def _count_cells(pipeline: beam.Pipeline, output: str, hosts: Any, edges: list[float], parts: int) -> beam.PCollection:
-    files = pipeline | "PairFiles" >> beam.Create(_paths(output, "candidates"))
-    rows = files | "SpreadPairs" >> beam.FlatMap(spread_candidates, parts, edges)
-    pages = pipeline | "PageFiles" >> beam.Create(_paths(output, "episodes"))
-    members = pages | "SpreadMembers" >> beam.FlatMap(_spread_members, hosts, parts)
+def _count_cells(name: Name, output: str, hosts: Any, edges: list[float], parts: int) -> beam.PCollection:
+    rows = name("PairFiles", _paths(output, "candidates")) | "SpreadPairs" >> beam.FlatMap(spread_candidates, parts, edges)
+    members = name("PageFiles", _paths(output, "episodes")) | "SpreadMembers" >> beam.FlatMap(_spread_members, hosts, parts)
     joined = {"rows": rows, "members": members} | "ByPage" >> beam.CoGroupByKey()
     return joined | "CountCells" >> beam.Map(_count_part, edges=edges) | "MergeCells" >> beam.CombineGlobally(_merge_all_cells)
 
@@ -160,29 +166,28 @@ def _find_picks(path: str, cells: Cells) -> Iterable[dict[str, Any]]:
 
 
 def _read_dropped(
-    pipeline: beam.Pipeline, output: str, summary: beam.PCollection, *, locate: Callable[[str], str], limits: Mapping[str, Any]
+    name: Name, output: str, summary: beam.PCollection, *, locate: Callable[[str], str], limits: Mapping[str, Any]
 ) -> beam.PCollection:
     """Pictures of the dropped images that the page shows: by their own reference, or by that of the image that has their URL."""
     found = beam.pvalue.AsSingleton(summary)
-    images = pipeline | "ImageFiles" >> beam.Create(_paths(output, "images")) | "FindDropped" >> beam.FlatMap(find_dropped, found)
+    images = name("ImageFiles", _paths(output, "images")) | "FindDropped" >> beam.FlatMap(find_dropped, found)
     own = summary | "DropReferences" >> beam.FlatMap(drop_references)
     references = (images, own) | "DroppedReferences" >> beam.Flatten() | "LowestReference" >> beam.CombinePerKey(min)
     return references | "DroppedPictures" >> beam.Map(read_dropped, locate=locate, limits=limits)
 
 
-def _compare(pipeline: beam.Pipeline, output: str, compare: str) -> dict[str, Any]:
+def _compare(name: Name, output: str, compare: str) -> dict[str, Any]:
     parts = count_parts(sum(stage_manifests(folder)["candidates"].rows for folder in (output, compare)))
     files = [(run, path) for run, folder in enumerate((output, compare)) for path in _paths(folder, "candidates")]
     changes = (
-        pipeline
-        | "BothFiles" >> beam.Create(files)
+        name("BothFiles", files)
         | "SpreadVerdicts" >> beam.FlatMap(spread_verdicts, parts)
         | "ByPair" >> beam.GroupByKey()
         | "Verdicts" >> beam.Values()
         | "CountChanges" >> beam.Map(count_changes)
         | "SumChanges" >> beam.CombineGlobally(_sum_changes)
     )
-    other = _summarise(pipeline | "OtherFiles" >> beam.Create(_files(compare, "candidates")), "SummariseOther")
+    other = _summarise(name("OtherFiles", _files(compare, "candidates")), "SummariseOther")
     return {"changes": beam.pvalue.AsSingleton(changes), "other": beam.pvalue.AsSingleton(other)}
 
 
@@ -195,7 +200,6 @@ def _write(
     *,
     output: str,
     compare: str,
-    manifests: Mapping[str, Manifest],
     page: str,
     folder: str,
     edges: Sequence[float],
@@ -205,12 +209,12 @@ def _write(
     rows: Sequence[Mapping[str, Any]],
     thumbnails: Mapping[str, Thumbnail],
     members: Mapping[str, tuple[str, int, int]],
-    matches: tuple[dict[str, Any], list[dict[str, Any]]] | None,
     matched: Mapping[str, Thumbnail] | None = None,
     changes: np.ndarray | None = None,
     other: Summary | None = None,
 ) -> None:
-    config, run = read_json(os.path.join(output, "config.json")), _read_run(output)
+    config, run, matches = read_json(os.path.join(output, "config.json")), _read_run(output), read_matches(output)
+    manifests = stage_manifests(output)
     report = build_report(summary, cells, manifests, edges=edges, hosts=hosts, rows=rows, members=members, config=config, run=run)
     report["encoders"] = describe_encoders(output, run)
     if comparison:

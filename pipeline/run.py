@@ -17,6 +17,7 @@ from pagepairs.locks import lock_output
 from pagepairs.manifest import read_manifest
 from pagepairs.stores import absolute, is_remote
 from pipeline.bands import check_calibration, deciding_encoder, find_band, find_copies_encoder
+from pipeline.cuts import CUTS, known_units
 from pipeline.datasets import embedded_digests, work_folder
 from pipeline.pair_matches import check_encoders
 from pipeline.pair_stage import run_pair
@@ -24,7 +25,7 @@ from pipeline.report_compare import check_compare
 from pipeline.runners import check_reach, describe, pipeline_options
 from pipeline.scan_stage import LOCK, check_scan_settings, run_scan
 from pipeline.shard_stage import run_shard
-from pipeline.sources import ScanUnit, SourceMap, find_units
+from pipeline.sources import CrawlFile, SourceMap, frames, list_crawl
 from pipeline.stage import InputError, Run, timed
 
 STAGES = ("scan", "embed", "pair", "shard", "report")
@@ -52,7 +53,7 @@ def run_stages(config: Config, stages: tuple[str, ...], say: Callable[[str], Non
     _check_block_list(config.scan.block_list)
     if config.report.compare:
         check_compare(config.report.compare)
-    units = [] if stages == ("pair",) else _find_input(config, output, cut="scan" in stages)
+    files = [] if stages == ("pair",) else _find_input(config, look="scan" in stages)
     described = {}
     if "embed" in stages:
         # Beam's inference module imports torch, which the other stages do without.
@@ -64,13 +65,14 @@ def run_stages(config: Config, stages: tuple[str, ...], say: Callable[[str], Non
     if "pair" in stages:
         embedding = {name: encoder.digest for name, encoder in described.items()}
         check_encoders(read_benchmarks(config.pair.benchmark), embedded_digests(output) | embedding, config.run.output)
+    locate = SourceMap([unit for file in files for unit in file.units()], output)
     with lock_output(work_folder(output, LOCK)) as check_lock, _progress_folder(output) as progress:
-        run = Run(config=config, output=output, options=options, locate=SourceMap(units, output), say=say, progress=progress)
+        run = Run(config=config, output=output, options=options, locate=locate, say=say, progress=progress)
         check_scan_settings(run)
         remove_temporaries(output)
         write_json(run.path("config.json"), as_json(config))
         functions: Mapping[str, Callable[[Run], None]] = {
-            "scan": lambda run: run_scan(run, units),
+            "scan": lambda run: run_scan(run, files),
             "embed": lambda run: _embed(run, described),
             "pair": run_pair,
             "shard": run_shard,
@@ -107,9 +109,9 @@ def _check_block_list(path: str) -> None:
         raise ValueError(f"--block-list {path}: {error.strerror}") from error
 
 
-def _find_input(config: Config, output: str, *, cut: bool) -> list[ScanUnit]:
+def _find_input(config: Config, *, look: bool) -> list[CrawlFile]:
     try:
-        return find_units(config.scan.input, config.scan, cut=cut, kept=output and work_folder(output, "cuts"))
+        return list_crawl(config.scan.input, config.scan, look=look)
     except ValueError as error:
         raise InputError(error) from error
 
@@ -138,15 +140,16 @@ def _report(run: Run) -> None:
 
 
 def plan(config: Config, stages: tuple[str, ...]) -> dict[str, Any]:
-    """Returns what a run would do: files and bytes to read, parts, folders, the options of its jobs."""
+    """Returns what a run would do: files and bytes to read, parts, folders, the options of its jobs; no file is read whole for that."""
     options = pipeline_options(config.beam_args, config.run.workers)
     check_reach(options, config.run.output, config.scan.input)
-    units = _find_input(config, "", cut=True)
+    output = absolute(config.run.output)
+    units, uncut = known_units(_find_input(config, look=True), work_folder(output, CUTS))
     low, high, source = find_band(config)
     sources = sorted({unit.source for unit in units})
-    return {
+    shown = {
         "stages": list(stages),
-        "output": absolute(config.run.output),
+        "output": output,
         "files": len(sources),
         "first files": sources[:5],
         "units": len(units),
@@ -155,3 +158,10 @@ def plan(config: Config, stages: tuple[str, ...]) -> dict[str, Any]:
         "band": {"low": low, "high": high, "source": source},
         "jobs": describe(options),
     }
+    if uncut:
+        shown["to be cut"] = {
+            "files": len(uncut),
+            "bytes": sum(file.bytes for file in uncut),
+            "why": f"longer than {frames.CUT_BYTES:,} bytes: each is read once by a job and cut, so there will be more units than these",
+        }
+    return shown

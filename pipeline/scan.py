@@ -25,7 +25,6 @@ from pagepairs.images import ImageError
 from pagepairs.keys import prefix64, text_key
 from pagepairs.manifest import Manifest
 from pagepairs.records import ALIASES, IMAGES, LINKS, PAGES, SCAN_DROPS, UNITS, rows_to_table
-from pagepairs.stores import store_of
 from pagepairs.urls import url_key
 from pipeline.jobs import Rows, count_parts, run_parts
 from pipeline.journal import Journal, Outcome, part_name
@@ -250,9 +249,7 @@ def _place(record: ImageRecord) -> tuple[str, int, int]:
 
 def task_name(task: ScanTask) -> str:
     """Names a task by its unit and the file's size and modification time, so that a changed file is scanned again."""
-    store, path = store_of(task.unit.path), task.unit.path
-    version = store.folder_version(path) if task.unit.kind == "folder" else store.stat(path)
-    stamp = hashlib.sha256(f"{version} {task.unit.stop}".encode()).hexdigest()[:12]
+    stamp = hashlib.sha256(f"{task.unit.version} {task.unit.stop}".encode()).hexdigest()[:12]
     return f"{task.unit.name}-{stamp}" + (f"-first{task.first}" if task.first else "")
 
 

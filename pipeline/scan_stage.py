@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 from pagepairs.config import ScanConfig
@@ -9,12 +10,13 @@ from pagepairs.files import open_read, read_json, write_json
 from pagepairs.manifest import digest_of, read_manifest
 from pagepairs.records import SCHEMA_VERSION
 from pagepairs.stores import exists, store_of
+from pipeline.cuts import CUTS, cut_crawl
 from pipeline.datasets import complete_dataset, is_complete
 from pipeline.jobs import run_tasks
 from pipeline.journal import Journal, merge_outcomes
 from pipeline.progress import watch
 from pipeline.scan import DATASETS, ScanTask, ScanUnits, cut_units, task_name
-from pipeline.sources import ScanUnit
+from pipeline.sources import CrawlFile, ScanUnit
 from pipeline.stage import Run, forget_others, timed
 
 LOCK = "lock"
@@ -52,7 +54,7 @@ def check_scan_settings(run: Run) -> None:
             run.say("scan: other settings and --rebuild: throwing away what was there")
             for name in OWN_FOLDERS:
                 store_of(run.output).remove_tree(run.path(name))
-            forget_others(run, "", run.work(LOCK))
+            forget_others(run, "", run.work(LOCK), run.work(CUTS))
     elif any(store_of(run.output).files(run.path(name)) for name in OWN_FOLDERS):
         raise ValueError(f"{run.output} holds folders that pagepairs would write, but no record of a run: give another --output")
     write_json(path, settings)
@@ -68,8 +70,9 @@ def _scan_settings(scan: ScanConfig) -> dict[str, Any]:
     return value | {"schema": SCHEMA_VERSION}
 
 
-def run_scan(run: Run, units: list[ScanUnit]) -> None:
+def run_scan(run: Run, crawl: Sequence[CrawlFile]) -> None:
     """Scans the units that are new or changed."""
+    units = cut_crawl(run, crawl)
     journal = Journal(run.work("scan"))
     tasks = {task_name(task): task for task in (ScanTask(unit=unit) for unit in units)}
     digest = digest_of([_scan_settings(run.config.scan), sorted(tasks), run.config.scan.limit])

@@ -236,7 +236,7 @@ class EncodedImages:
 
 
 def make_images(references: list[Reference], job: ShardJob) -> Iterator[tuple[str, bytes | ImageError]]:
-    """Reads, checks, decodes, resizes, crops and encodes each image once; decoding runs ahead in threads."""
+    """Reads, checks, decodes, resizes, crops and encodes each image once; reading and decoding run ahead in threads."""
 
     def make(body: bytes | SourceChanged) -> bytes | ImageError:
         if isinstance(body, SourceChanged):
@@ -247,7 +247,7 @@ def make_images(references: list[Reference], job: ShardJob) -> Iterator[tuple[st
         except ImageError as error:
             return ImageError("broken_image", str(error))
 
-    bodies = zip(references, read_images(references, job.locate), strict=True)
+    bodies = zip(references, read_images(references, job.locate, threads=job.threads), strict=True)
     for (reference, _), image in map_ahead(lambda entry: make(entry[1]), bodies, threads=job.threads, window=8 * job.threads):
         yield reference[0], image
         job.meter.add(1)

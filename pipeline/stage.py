@@ -102,12 +102,12 @@ def say_rebuild(run: Run, stage: str, dataset: str) -> None:
         run.say(f"{stage}: other settings or inputs than before: building it again, then replacing it")
 
 
-def forget_others(run: Run, prefix: str, work: str) -> None:
+def forget_others(run: Run, prefix: str, *keep: str) -> None:
     """Deletes what an unfinished run with other settings left; its journal could never be used again."""
     store, root = store_of(run.output), run.work()
     names = {path[len(root) + 1 :].split("/")[0] for path in store.files(root)}
     for path in (run.work(name) for name in sorted(names) if name.startswith(prefix)):
-        if path != work:
+        if path not in keep:
             store.remove_tree(path)
             store.remove(path)
 

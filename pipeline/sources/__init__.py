@@ -2,13 +2,15 @@
 
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from pagepairs.config import ScanConfig
-from pipeline.sources import arc, folder, table, wacz, warc, webdataset
+from pagepairs.stores import store_of
+from pipeline.sources import arc, folder, frames, table, wacz, warc, webdataset
 from pipeline.sources.find import Found, find_files
-from pipeline.sources.kept_pieces import kept_pieces
 from pipeline.sources.records import (
     AliasRecord,
     ErrorRecord,
@@ -24,6 +26,7 @@ __all__ = [
     "SOURCES",
     "SUFFIXES",
     "AliasRecord",
+    "CrawlFile",
     "ErrorRecord",
     "ImageRecord",
     "LinkRecord",
@@ -33,19 +36,30 @@ __all__ = [
     "Source",
     "SourceMap",
     "decode_range",
+    "find_pieces",
     "find_units",
+    "list_crawl",
     "read_unit",
+    "sort_units",
 ]
 
 
 _DEFAULT = ScanConfig()
+_LOOKED_AT = 32
+"""Files looked at at once: a request to an object store takes 20 to 50 ms."""
+_UNCUT = sys.maxsize
+_NEVER_CUT = (".parquet", ".jsonl.gz", ".tar.gz", ".tgz")
+"""Long files of which no pass finds more pieces than a look does."""
+
+Pieces = Sequence[Sequence[int]]
+"""(start, stop[, rows before]) of each unit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """How one kind of input is cut into units, read, and read again by reference."""
 
-    pieces: Callable[[str, ScanConfig], Sequence[tuple[int, ...]]]  # path -> (start, stop[, rows before]) of each unit
+    pieces: Callable[[str, ScanConfig, int], Pieces]  # path, config, bytes above which a file is cut by a pass over it -> its pieces
     read: Callable[[ScanUnit, ScanConfig], Iterator[Record]]
     body: Callable[[bytes, int], bytes] | None = None  # (range of the file, max_bytes) -> image; None: the range is the image
 
@@ -81,24 +95,94 @@ def kind_of(path: str) -> str | None:
     return next((kind for suffix, kind in SUFFIXES.items() if name.endswith(suffix)), None)
 
 
-def find_units(inputs: tuple[str, ...], config: ScanConfig = _DEFAULT, *, cut: bool = True, kept: str = "") -> list[ScanUnit]:
-    """Returns the units of all inputs, sorted by source and start; the order of the inputs does not matter.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrawlFile:
+    """One file or folder of the input, as far as it is known without reading it whole."""
+
+    found: Found
+    bytes: int = 0  # 0 for a folder
+    version: str = ""
+    pieces: Pieces = ((0, 0),)
+    long: bool = False  # `pieces` are cut further by a pass over the file
+
+    def units(self, pieces: Pieces | None = None) -> list[ScanUnit]:
+        """Returns the units of the file, of its own pieces or of those that a pass over it found."""
+        return [
+            ScanUnit(
+                name=unit_name(self.found.source, start),
+                source=self.found.source,
+                path=self.found.path,
+                kind=self.found.kind,
+                start=start,
+                stop=stop,
+                root=self.found.root,
+                rows_before=sum(rows),
+                version=self.version,
+            )
+            for start, stop, *rows in pieces or self.pieces
+        ]
+
+
+def list_crawl(inputs: tuple[str, ...], config: ScanConfig = _DEFAULT, *, look: bool = True) -> list[CrawlFile]:
+    """Returns the files and folders of all inputs, sorted by path; no file is read whole.
 
     Args:
       inputs: files, folders (with all below them) and globs. A source is named relative to its input's root: the parent of a file, the
         folder itself, the part of a glob before its first wildcard. Where names could meet, all roots get as many of their last folder
         names as keep them apart.
       config: where a sample of a tar holds its page's URL.
-      cut: False gives one unit a file, without a look into it: enough to find the sources, not to be read.
-      kept: a folder that remembers where large files are cut, as finding that means to read them; "" for none.
+      look: False gives one piece a file, without a look into it: enough to find the sources, not to be read.
 
     Raises:
       ValueError: if an input does not exist, matches nothing or is of a kind that no source reads, a table lacks columns or a tar pages.
     """
-    return sorted(
-        (unit for found in find_files(inputs, SUFFIXES) for unit in _units_of(found, config, cut=cut, kept=kept)),
-        key=lambda unit: (unit.source, unit.start),
-    )
+    found = find_files(inputs, SUFFIXES)
+    if not look:
+        return [CrawlFile(found=one) for one in found]
+    with ThreadPoolExecutor(_LOOKED_AT) as pool:
+        return list(pool.map(functools.partial(_look_at, config=config), found))
+
+
+def _look_at(found: Found, config: ScanConfig) -> CrawlFile:
+    store, pieces = store_of(found.path), find_pieces(found, config, _UNCUT)
+    if found.kind == "folder":
+        return CrawlFile(found=found, version=store.folder_version(found.path), pieces=pieces)
+    stat = store.stat(found.path)
+    assert stat is not None, f"{found.path} was there a moment ago"
+    long = stat.bytes > frames.CUT_BYTES and not found.path.lower().endswith(_NEVER_CUT)
+    return CrawlFile(found=found, bytes=stat.bytes, version=str(stat), pieces=pieces, long=long)
+
+
+def find_pieces(found: Found, config: ScanConfig, cut_bytes: int) -> Pieces:
+    """Returns the pieces of a file or folder; of one longer than `cut_bytes`, all of it may be read for that.
+
+    Raises:
+      ValueError: if a table lacks columns or a tar pages.
+    """
+    return SOURCES[found.kind].pieces(found.path, config, cut_bytes)
+
+
+def find_units(inputs: tuple[str, ...], config: ScanConfig = _DEFAULT, *, cut: bool = True) -> list[ScanUnit]:
+    """Returns the units of all inputs, sorted by source and start; the order of the inputs does not matter.
+
+    Long files are read one after the other to be cut; `pipeline.cuts` does that in a job.
+
+    Args:
+      inputs: as `list_crawl` takes them.
+      config: as `list_crawl` takes it.
+      cut: False gives one unit a file, without a look into it: enough to find the sources, not to be read.
+
+    Raises:
+      ValueError: as `list_crawl` does.
+    """
+    files = list_crawl(inputs, config, look=cut)
+    cuts = (find_pieces(file.found, config, frames.CUT_BYTES) if file.long else None for file in files)
+    return sort_units(unit for file, pieces in zip(files, cuts, strict=True) for unit in file.units(pieces))
+
+
+def sort_units(units: Iterable[ScanUnit]) -> list[ScanUnit]:
+    """Returns units in the order in which they are scanned."""
+    return sorted(units, key=lambda unit: (unit.source, unit.start))
 
 
 def read_unit(unit: ScanUnit, config: ScanConfig = _DEFAULT) -> Iterator[Record]:
@@ -117,30 +201,20 @@ def decode_range(source: str, raw: bytes, max_bytes: int) -> bytes:
     return raw if decode is None else decode(raw, max_bytes)
 
 
-def _units_of(found: Found, config: ScanConfig, *, cut: bool, kept: str) -> list[ScanUnit]:
-    return [
-        ScanUnit(
-            name=unit_name(found.source, start),
-            source=found.source,
-            path=found.path,
-            kind=found.kind,
-            start=start,
-            stop=stop,
-            root=found.root,
-            rows_before=sum(rows),
-        )
-        for start, stop, *rows in (kept_pieces(kept, found, config, SOURCES[found.kind].pieces) if cut else [(0, 0)])
-    ]
-
-
 class SourceMap:
-    """Finds the file of a reference's source: `locate` for pipeline.references. Can be pickled."""
+    """Finds the file of a reference's source: `locate` for pipeline.references.
+
+    Every job carries it, so it holds the roots of the inputs, and the files of those roots only whose sources begin alike.
+    """
 
     def __init__(self, units: list[ScanUnit], output: str) -> None:
         """Takes the units of the inputs, and the folder that holds spill/."""
         self._output = output
-        self._files = {unit.source: unit.path for unit in units if unit.kind != "folder"}
-        self._roots = {_prefix_of(unit): unit.root for unit in units if unit.kind in ("folder", "table")}
+        roots: dict[str, set[str]] = {}
+        for unit in units:
+            roots.setdefault(_prefix_of(unit), set()).add(unit.root)
+        self._roots = {prefix: root for prefix, [root, *others] in roots.items() if not others}
+        self._files = {unit.source: unit.path for unit in units if _prefix_of(unit) not in self._roots}
 
     def __call__(self, source: str) -> str:
         """Returns the path of a source.

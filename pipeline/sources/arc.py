@@ -39,9 +39,9 @@ def _date(digits: bytes) -> bytes:
     return b"%b-%b-%bT%b:%b:%bZ" % (digits[:4], digits[4:6], digits[6:8], digits[8:10], digits[10:12], digits[12:14])
 
 
-def find_pieces(path: str, _config: ScanConfig) -> list[tuple[int, int]]:
+def find_pieces(path: str, _config: ScanConfig, cut_bytes: int) -> list[tuple[int, int]]:
     """Returns the byte ranges that a file is read in."""
-    return find_cuts(path, read_arc_header)
+    return find_cuts(path, read_arc_header, cut_bytes)
 
 
 def read_arc(unit: ScanUnit, config: ScanConfig) -> Iterator[Record]:

@@ -56,9 +56,8 @@ def _expand(name: str, suffixes: Mapping[str, str]) -> list[Found]:
     if exists(name):
         path = _real(name)
         found = [_found(path, os.path.dirname(path), _kind_or_error(name, suffixes))]
-    elif _is_folder(name):
-        root = _real_folder(name)
-        found = list(_walk(root, root, suffixes))
+    elif (paths := _files_below(root := _real_folder(name))) is not None:
+        found = list(_walk(paths, root, suffixes))
     elif _WILDCARDS & set(name):
         found = _expand_glob(name, suffixes)
     else:
@@ -73,10 +72,10 @@ def _expand_glob(pattern: str, suffixes: Mapping[str, str]) -> list[Found]:
     fixed = parts[: next(index for index, part in enumerate(parts) if _WILDCARDS & set(part))]
     root = _real_folder("/".join(fixed) or ("/" if pattern.startswith("/") else "."))
     found: list[Found] = []
-    for name in _glob_objects(pattern, root) if is_remote(pattern) else sorted(glob.glob(pattern, recursive=True)):
-        path = _real(name)
-        if _is_folder(path):
-            found += _walk(_real_folder(path), root, suffixes)
+    # What an object store lists are files: to ask for each of them whether it is a folder would be a request an object.
+    for path in _glob_objects(pattern, root) if is_remote(pattern) else map(_real, sorted(glob.glob(pattern, recursive=True))):
+        if not is_remote(path) and os.path.isdir(path):
+            found += _walk(_files_below(_real_folder(path)) or [], root, suffixes)
         elif (kind := _kind(path, suffixes)) is not None:
             found.append(_found(path, root, kind))
     return found
@@ -98,14 +97,17 @@ def _real_folder(path: str) -> str:
     return absolute(path) if is_remote(path) else os.path.realpath(path)
 
 
-def _is_folder(path: str) -> bool:
-    return bool(store_of(path).files(path)) if is_remote(path) else os.path.isdir(path)
+def _files_below(folder: str) -> list[str] | None:
+    """Returns all files below a folder, listed once; None where there is no such folder."""
+    if is_remote(folder):
+        return store_of(folder).files(folder) or None
+    return store_of(folder).files(folder) if os.path.isdir(folder) else None
 
 
-def _walk(top: str, root: str, suffixes: Mapping[str, str]) -> Iterator[Found]:
+def _walk(paths: list[str], root: str, suffixes: Mapping[str, str]) -> Iterator[Found]:
     tables: list[str] = []  # folders whose images belong to a table
     folders: dict[str, list[str]] = {}
-    for path in store_of(top).files(top):
+    for path in paths:
         folders.setdefault(os.path.dirname(path), []).append(os.path.basename(path))
     for folder, names in sorted(folders.items()):
         kinds = {name: kind for name in sorted(names) if (kind := _kind(name, suffixes)) is not None}

@@ -24,7 +24,7 @@ def is_image_name(name: str) -> bool:
     return name.lower().endswith(IMAGE_SUFFIXES)
 
 
-def find_pieces(path: str, _config: ScanConfig) -> list[tuple[int, int]]:
+def find_pieces(path: str, _config: ScanConfig, _cut_bytes: int) -> list[tuple[int, int]]:
     """Returns the runs of files that a folder is read in."""
     count = len(image_names(path))
     return [(start, min(start + _FILES_PER_UNIT, count)) for start in range(0, count, _FILES_PER_UNIT)]

@@ -169,24 +169,25 @@ def frames(file: Readable, read_header: ReadHeader, *, keep_bytes: int, start: i
         yield from _plain_frames(_PlainFile(file, head), read_header, keep_bytes, start)
 
 
-def find_cuts(path: str, read_header: ReadHeader, *, start: int = 0, stop: int | None = None) -> list[tuple[int, int]]:
-    """Returns the byte ranges that an archive is read in: one, unless it is longer than CUT_BYTES; then a pass over it finds its records.
+def find_cuts(path: str, read_header: ReadHeader, cut_bytes: int, *, start: int = 0, stop: int | None = None) -> list[tuple[int, int]]:
+    """Returns the byte ranges that an archive is read in: one, unless it is longer than `cut_bytes`; then a pass over it finds its records.
 
     A gzip member is never cut, so an archive that is compressed as a whole is one piece.
 
     Args:
       path: of the file.
       read_header: of the kind of archive.
+      cut_bytes: what a range has at least, but for the last.
       start: where the archive begins in the file.
       stop: where it ends; the end of the file where not given.
     """
     stop = size_of(path) if stop is None else stop
     cuts = [start]
-    if stop - start > CUT_BYTES:
+    if stop - start > cut_bytes:
         with open_read(path) as file:
             try:
                 for frame in frames(Window(file, start, stop), read_header, keep_bytes=0, start=start):
-                    if frame.begin - cuts[-1] >= CUT_BYTES:
+                    if frame.begin - cuts[-1] >= cut_bytes:
                         cuts.append(frame.begin)
             except DamageError:
                 pass  # whoever reads the last piece finds it again, and reports it

@@ -24,6 +24,7 @@ class ScanUnit:
     stop: int
     root: str = ""  # the folder that `source` is relative to
     rows_before: int = 0  # of a table of text: rows of the file before `start`
+    version: str = ""  # tells one state of the file or folder from another; "" where nobody looked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

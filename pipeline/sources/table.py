@@ -42,7 +42,7 @@ class _BadRowError(Exception):
     """A row that cannot be used; the text says why."""
 
 
-def find_pieces(path: str, _config: ScanConfig) -> list[tuple[int, ...]]:
+def find_pieces(path: str, _config: ScanConfig, cut_bytes: int) -> list[tuple[int, ...]]:
     """Returns the runs of row groups (Parquet) or bytes (all others) that a table is read in, these with the number of rows before.
 
     Raises:
@@ -50,7 +50,7 @@ def find_pieces(path: str, _config: ScanConfig) -> list[tuple[int, ...]]:
     """
     if not path.lower().endswith(".parquet"):
         _check_columns(path, line_columns(path))
-        return [*line_pieces(path)]
+        return [*line_pieces(path, cut_bytes)]
     try:
         file = pq.ParquetFile(parquet_source(path))
     except UnicodeDecodeError as error:

@@ -11,7 +11,6 @@ from typing import Any, BinaryIO
 
 from pagepairs.files import open_read
 from pagepairs.stores import size_of
-from pipeline.sources import frames
 from pipeline.sources.records import ScanUnit, safe_text
 from pipeline.sources.table_rows import COLUMNS, Row, named_columns
 
@@ -38,15 +37,15 @@ def line_columns(path: str) -> list[str] | None:
     return list(columns) if lines else None
 
 
-def line_pieces(path: str) -> Iterator[tuple[int, int, int]]:
-    """Yields where the pieces of a table start and stop, and the number of rows before them: one, unless it is longer than CUT_BYTES.
+def line_pieces(path: str, cut_bytes: int) -> Iterator[tuple[int, int, int]]:
+    """Yields where the pieces of a table start and stop, and the number of rows before them: one, unless it is longer than `cut_bytes`.
 
     A line end in a quoted field ends no row, so that a pass over the file finds the rows. A compressed file is one piece.
     """
     size, start, rows_before = size_of(path), 0, 0
-    if size > frames.CUT_BYTES and not path.lower().endswith(".gz"):
+    if size > cut_bytes and not path.lower().endswith(".gz"):
         for rows, end in enumerate(_csv_ends(path) if _is_csv(path) else _json_ends(path), 1):
-            if end - start >= frames.CUT_BYTES and end < size:
+            if end - start >= cut_bytes and end < size:
                 yield start, end, rows_before
                 start, rows_before = end, rows
     yield start, size, rows_before

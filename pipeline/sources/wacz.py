@@ -20,7 +20,7 @@ _ENCRYPTED = 1
 _DAMAGE = (zipfile.BadZipFile, NotImplementedError, OverflowError, EOFError, OSError, ValueError, struct.error)
 
 
-def find_pieces(path: str, _config: ScanConfig) -> list[tuple[int, int]]:
+def find_pieces(path: str, _config: ScanConfig, cut_bytes: int) -> list[tuple[int, int]]:
     """Returns the byte ranges of the WARC files in a WACZ; a stored one that is long is cut. A damaged one is one range."""
     try:
         with open_read(path) as file, zipfile.ZipFile(file) as archive:
@@ -30,7 +30,7 @@ def find_pieces(path: str, _config: ScanConfig) -> list[tuple[int, int]]:
     pieces = []
     for start, stop, member in members:
         stored = member.compress_type == zipfile.ZIP_STORED
-        pieces += find_cuts(path, read_warc_header, start=start, stop=stop) if stored else [(start, stop)]
+        pieces += find_cuts(path, read_warc_header, cut_bytes, start=start, stop=stop) if stored else [(start, stop)]
     return pieces or [(0, 0)]
 
 

@@ -92,9 +92,9 @@ def read_warc_header(stream: Stream) -> Header | str:
     return Header(header[:start], int(header[start:end]), header[end:])
 
 
-def find_pieces(path: str, _config: ScanConfig) -> list[tuple[int, int]]:
+def find_pieces(path: str, _config: ScanConfig, cut_bytes: int) -> list[tuple[int, int]]:
     """Returns the byte ranges that a file is read in."""
-    return find_cuts(path, read_warc_header)
+    return find_cuts(path, read_warc_header, cut_bytes)
 
 
 def read_warc(unit: ScanUnit, config: ScanConfig) -> Iterator[Record]:

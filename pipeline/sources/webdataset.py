@@ -10,7 +10,6 @@ from pagepairs.config import ScanConfig
 from pagepairs.files import open_read
 from pagepairs.stores import size_of
 from pagepairs.urls import canonical_page, resolve_url
-from pipeline.sources import frames
 from pipeline.sources.folder import IMAGE_SUFFIXES, file_url
 from pipeline.sources.frames import DamageError, Gunzipped, Readable
 from pipeline.sources.records import ErrorRecord, ImageRecord, LinkRecord, PageRecord, Record, ScanUnit, hash64, safe_alt, safe_text
@@ -36,7 +35,7 @@ class _Sample:
     images: list[Member] = field(default_factory=list)
 
 
-def find_pieces(path: str, config: ScanConfig) -> list[tuple[int, int]]:
+def find_pieces(path: str, config: ScanConfig, cut_bytes: int) -> list[tuple[int, int]]:
     """Returns the byte ranges that a tar is read in; a sample belongs to the one in which its first member begins.
 
     Raises:
@@ -45,11 +44,11 @@ def find_pieces(path: str, config: ScanConfig) -> list[tuple[int, int]]:
     _check_pages(path, config)
     size = size_of(path)
     cuts = [0]
-    if size > frames.CUT_BYTES and not _is_compressed(path):
+    if size > cut_bytes and not _is_compressed(path):
         with open_read(path) as file:
             try:
                 for member in tar_members(file):
-                    if member.offset - cuts[-1] >= frames.CUT_BYTES:
+                    if member.offset - cuts[-1] >= cut_bytes:
                         cuts.append(member.offset)
             except DamageError:
                 pass  # whoever reads the tar finds it again, and reports it

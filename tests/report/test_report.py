@@ -1,5 +1,6 @@
 """The report of a made run: its numbers against a recount, its page against hostile texts, its bytes against themselves."""
 
+import hashlib
 import json
 import math
 import os
@@ -9,11 +10,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pytest
 from selectolax.lexbor import LexborHTMLParser
 
+import pipeline.jobs
 from pagepairs.files import read_json, write_json, write_parquet
 from pagepairs.manifest import Manifest, read_dataset, read_manifest, write_manifest
 from pagepairs.records import DROPS, SCAN_DROPS, rows_to_table
@@ -234,6 +237,30 @@ def test_same_input_gives_the_same_bytes(made_run: Any) -> None:
     write_json(os.path.join(made_run.output, "candidates", "manifest.json"), value)
     made_run.write_report()
     assert {name: Path(made_run.output, "report", name).read_bytes() for name in first} == first
+
+
+def test_a_run_of_many_files_is_no_longer_job(made_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What names every file of a run, lists of paths and manifests, is read by the job, not part of its description."""
+    described: list[int] = []
+    run = beam.Pipeline.run
+
+    def noted(job: beam.Pipeline, *args: Any) -> Any:
+        if not args:
+            described.append(len(job.to_runner_api().SerializeToString()))
+        return run(job, *args)
+
+    monkeypatch.setattr(beam.Pipeline, "run", noted)
+    made_run.write_report()
+    expected = {name: Path(made_run.output, "report", name).read_bytes() for name in ("report.html", "report.json")}
+    monkeypatch.setattr(pipeline.jobs, "_NAMED_IN_JOB", 1)
+    path = os.path.join(made_run.output, "shards", "manifest.json")  # whose files a report never reads
+    value = read_json(path)
+    more = [{"name": f"pairs-{n:05d}", "rows": 0, "bytes": 0, "sha256": hashlib.sha256(str(n).encode()).hexdigest()} for n in range(10_000)]
+    write_json(path, value | {"files": value["files"] + more})
+    made_run.write_report()
+    assert {name: Path(made_run.output, "report", name).read_bytes() for name in expected} == expected
+    assert described[1] < described[0] + 10_000 * 32 // 4  # a hash has 32 bytes
+    assert not os.path.exists(os.path.join(made_run.output, ".work", "report"))
 
 
 def test_a_missing_crawl_gives_reasons_for_thumbnails(made_run: Any) -> None:

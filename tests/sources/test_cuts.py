@@ -5,21 +5,18 @@ import gzip
 import io
 import itertools
 import json
-import os
 import re
 import zipfile
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
 from archives import JPEG, arc, arc_head, by_record, http, request, sidecar, tar, wacz, warc
 
 from pagepairs.config import ScanConfig
-from pipeline.sources import SOURCES, ErrorRecord, LinkRecord, Record, find_units, frames, read_unit
+from pipeline.sources import ErrorRecord, LinkRecord, Record, find_units, frames, read_unit
 
 Read = Callable[..., list[Record]]
 SITE = "https://example.com"
@@ -156,27 +153,6 @@ def test_a_compressed_table_is_one_unit(tmp_path: Path, monkeypatch: pytest.Monk
     path.write_bytes(gzip.compress(json_table()))
     monkeypatch.setattr(frames, "CUT_BYTES", 100)
     assert [(unit.start, unit.stop) for unit in find_units((str(path),))] == [(0, path.stat().st_size)]
-
-
-def test_cuts_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, kept = tmp_path / "crawl.warc.gz", tmp_path / "out" / "cuts"
-    path.write_bytes(MADE["crawl.warc.gz"]())
-    find = partial(find_units, (str(path),), kept=str(kept))
-    find()
-    assert not kept.exists()  # a short file is not worth it
-    monkeypatch.setattr(frames, "CUT_BYTES", 700)
-    units = find()
-    [entry] = kept.iterdir()
-    passes = []
-    monkeypatch.setitem(SOURCES, "warc", replace(SOURCES["warc"], pieces=lambda *_: passes.append(1) or [(0, 1)]))
-    assert find() == units
-    assert not passes
-    entry.write_bytes(b'{"pieces": [')  # not whole: found again
-    assert [(unit.start, unit.stop) for unit in find()] == [(0, 1)]
-    os.utime(path, ns=(1, 1))
-    assert [(unit.start, unit.stop) for unit in find()] == [(0, 1)]
-    assert len(passes) == 2
-    assert len(list(kept.iterdir())) == 2
 
 
 def test_damage_belongs_to_one_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Files, folders and globs to units; folders of images."""
 
 import itertools
+import pickle
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,18 @@ def test_folders_and_tables_of_several_roots_are_kept_apart(tmp_path: Path) -> N
         ]
         with pytest.raises(LookupError, match=r"no --input holds d/1\.jpg"):
             locate("d/1.jpg")
+
+
+def test_what_a_job_carries_does_not_grow_with_the_files_of_a_root(tmp_path: Path) -> None:
+    make(tmp_path, *(f"in/{number % 7}/{number:03}.warc" for number in range(200)), "other/x.warc")
+    sizes = []
+    for inputs in [(f"{tmp_path}/in/*/00*.warc",), (f"{tmp_path}/in/*/*.warc",), (f"{tmp_path}/in", f"{tmp_path}/other/x.warc")]:
+        units = find_units(inputs)
+        locate = pickle.loads(pickle.dumps(SourceMap(units, "/out")))
+        assert [locate(unit.source) for unit in units] == [unit.path for unit in units]
+        assert locate("spill/x.tar") == "/out/spill/x.tar"
+        sizes.append(len(pickle.dumps(locate)))
+    assert sizes[0] == sizes[1] < sizes[2]
 
 
 def test_names_depend_on_source_and_start_only(tmp_path: Path) -> None:

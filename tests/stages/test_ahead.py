@@ -39,6 +39,16 @@ def test_no_more_items_than_the_window_are_under_way(threads: int, window: int) 
     assert most <= window + 1
 
 
+def test_no_more_weight_than_allowed_is_under_way_but_for_the_next() -> None:
+    taken: list[int] = []
+    items = iter([5, 1, 1, 9, 1, 1, 1, 30, 2, 2, 2])
+    results = map_ahead(lambda n: n, (taken.append(n) or n for n in items), threads=2, window=9, weigh=int, max_weight=3)
+    for after in ([5, 1, 1, 9], [5, 1, 1, 9], [5, 1, 1, 9], [5, 1, 1, 9, 1, 1, 1, 30]):
+        next(results)
+        assert taken == after
+    assert [n for n, _ in results] == [1, 1, 1, 30, 2, 2, 2]
+
+
 def test_work_does_run_ahead() -> None:
     barrier = threading.Barrier(3)
     assert [n for n, _ in map_ahead(lambda _: barrier.wait(timeout=10), range(3), threads=3, window=3)] == [0, 1, 2]

@@ -1,3 +1,4 @@
+import hashlib
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pipeline.jobs as jobs
-from pagepairs.files import FileInfo, write_arrow_parts, write_parquet
+from pagepairs.files import FileInfo, read_json, write_arrow_parts, write_json, write_parquet
 from pagepairs.keys import mix, part_of
-from pipeline.jobs import Rows, count_parts, pack, run_parts, run_tasks, unpack
+from pipeline.jobs import Rows, count_parts, name_elements, pack, run_parts, run_tasks, unpack
 from pipeline.journal import Journal, Outcome, merge_counters, merge_outcomes, part_name
 from pipeline.runners import pipeline_options
 
@@ -129,6 +131,36 @@ def test_a_failed_task_fails_the_run_and_is_not_in_the_journal(tmp_path: Path) -
     with pytest.raises(Exception, match=r"\[Errno 28\] No space left"):
         run_tasks("work", {str(i): i for i in range(5)}, fail_on_three, journal, pipeline_options((), 1))
     assert not journal.has("3")
+
+
+def described_bytes(elements: list[Any], folder: Path) -> int:
+    """Returns the length of the description of a job that counts elements, and runs it."""
+    pipeline = beam.Pipeline(options=pipeline_options((), 1))
+    counts = name_elements(pipeline, "Names", elements, str(folder)) | beam.combiners.Count.PerElement()
+    counts | beam.combiners.ToList() | beam.Map(lambda found, path: write_json(path, sorted(found)), str(folder / "found.json"))
+    pipeline.run().wait_until_finish()
+    return len(pipeline.to_runner_api().SerializeToString())
+
+
+@pytest.mark.parametrize("count", [0, 7, 8, 200])
+def test_a_long_list_goes_through_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(jobs, "_NAMED_IN_JOB", 7)
+    paths = [f"gs://bucket/out/images/{hashlib.sha256(bytes([n % 256, n // 256])).hexdigest()}.parquet" for n in range(count)]
+    described = described_bytes(paths, tmp_path)
+    assert read_json(str(tmp_path / "found.json")) == [[path, 1] for path in sorted(paths)]
+    assert len(list(tmp_path.glob("elements-*.pickle"))) == (count > 7)
+    if count == 200:  # they would take at least the bytes of their hashes
+        assert described < described_bytes(paths[:8], tmp_path) + 200 * 8
+        monkeypatch.setattr(jobs, "_NAMED_IN_JOB", 200)
+        assert described_bytes(paths, tmp_path) > described + 200 * 32
+
+
+def test_all_tasks_of_a_long_list_are_done_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "_NAMED_IN_JOB", 3)
+    _DONE.clear()
+    assert run_tasks("work", {f"t{i}": "x" * i for i in range(20)}, note, Journal(str(tmp_path)), pipeline_options((), 1)) == 20
+    assert sorted(_DONE) == ["x" * i for i in range(20)]
+    assert run_tasks("work", {f"t{i}": "x" * i for i in range(20)}, note, Journal(str(tmp_path)), pipeline_options((), 1)) == 0
 
 
 # Parts
