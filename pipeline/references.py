@@ -88,7 +88,7 @@ def _by_source(window: list[_Asked]) -> Iterator[tuple[str, list[_Asked]]]:
 def _read_source(source: str, asked: list[_Asked], locate: Callable[[str], str]) -> Iterator[tuple[int, bytes | SourceChanged]]:
     try:
         file = open_read(locate(source))
-    except (OSError, LookupError) as error:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, LookupError) as error:
         for index, _ in asked:
             yield index, SourceChanged(detail=f"{source}: {error}")
         return

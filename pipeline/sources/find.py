@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from pagepairs.stores import absolute, exists, is_remote, store_of
+from pagepairs.stores import absolute, exists, is_folder, is_remote, store_of
 from pipeline.sources.folder import IMAGE_SUFFIXES, is_image_name
 
 _WILDCARDS = frozenset("*?[")
@@ -56,7 +56,7 @@ def _expand(name: str, suffixes: Mapping[str, str]) -> list[Found]:
     if exists(name):
         path = _real(name)
         found = [_found(path, os.path.dirname(path), _kind_or_error(name, suffixes))]
-    elif _is_folder(name):
+    elif is_folder(name):
         root = _real_folder(name)
         found = list(_walk(root, root, suffixes))
     elif _WILDCARDS & set(name):
@@ -75,7 +75,7 @@ def _expand_glob(pattern: str, suffixes: Mapping[str, str]) -> list[Found]:
     found: list[Found] = []
     for name in _glob_objects(pattern, root) if is_remote(pattern) else sorted(glob.glob(pattern, recursive=True)):
         path = _real(name)
-        if _is_folder(path):
+        if is_folder(path):
             found += _walk(_real_folder(path), root, suffixes)
         elif (kind := _kind(path, suffixes)) is not None:
             found.append(_found(path, root, kind))
@@ -96,10 +96,6 @@ def _real(path: str) -> str:
 
 def _real_folder(path: str) -> str:
     return absolute(path) if is_remote(path) else os.path.realpath(path)
-
-
-def _is_folder(path: str) -> bool:
-    return bool(store_of(path).files(path)) if is_remote(path) else os.path.isdir(path)
 
 
 def _walk(top: str, root: str, suffixes: Mapping[str, str]) -> Iterator[Found]:
