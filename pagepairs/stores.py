@@ -4,6 +4,7 @@ An object store has no folders, no rename and no half-written object: an upload 
 manifest is there, never because a folder has its final name.
 """
 
+import errno
 import fcntl
 import hashlib
 import itertools
@@ -144,6 +145,11 @@ def exists(path: str) -> bool:
     return store_of(path).stat(path) is not None
 
 
+def is_folder(path: str) -> bool:
+    """Tells whether there is a folder of this name; in an object store, one with a file below it."""
+    return bool(store_of(path).files(path)) if is_remote(path) else os.path.isdir(path)
+
+
 def size_of(path: str) -> int:
     """Returns the length of a file in bytes.
 
@@ -183,6 +189,14 @@ def local_copy(path: str) -> str:
                     shutil.copyfileobj(source, copy, _COPY_BYTES)
             _LOCAL.move_tree(aside, target)
     return target
+
+
+def is_failure(error: BaseException) -> bool:
+    """Tells whether storage did not give the bytes of a file (no right, no answer, a broken disk), rather than gave damaged ones.
+
+    Readers of archives and tables raise OSError for damage too: without a number, or EINVAL for a place that cannot be.
+    """
+    return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
 
 
 def names_in(folder: str) -> list[str]:

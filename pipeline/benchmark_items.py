@@ -1,9 +1,11 @@
 """Where the images of a test set come from: a folder, a table of paths, or hashes alone."""
 
 import hashlib
+import io
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.csv
@@ -11,7 +13,9 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from dedup.benchmark import ITEMS
+from pagepairs.files import open_read, parquet_source
 from pagepairs.images import ImageError
+from pagepairs.stores import exists, is_folder, is_remote, store_of
 from pipeline.sources.folder import IMAGE_SUFFIXES
 
 
@@ -29,20 +33,21 @@ class Item:
         Raises:
           ImageError: missing_file or too_many_bytes.
         """
-        if not os.path.isfile(self.path):
+        stat = store_of(self.path).stat(self.path)
+        if stat is None:
             raise ImageError("missing_file", self.name)
-        if os.path.getsize(self.path) > max_bytes:
-            raise ImageError("too_many_bytes", f"{os.path.getsize(self.path)} bytes")
-        with open(self.path, "rb") as file:
+        if stat.bytes > max_bytes:
+            raise ImageError("too_many_bytes", f"{stat.bytes} bytes")
+        with open_read(self.path) as file:
             return file.read()
 
 
-def _read_csv(path: str, delimiter: str = ",") -> pa.Table:
+def _read_csv(path: str | BinaryIO, delimiter: str = ",") -> pa.Table:
     text = pa.csv.ConvertOptions(column_types=dict.fromkeys(("path", "item", "phash", "pdq"), pa.string()))
     return pa.csv.read_csv(path, parse_options=pa.csv.ParseOptions(delimiter=delimiter), convert_options=text)
 
 
-_TABLES: dict[str, Callable[[str], pa.Table]] = {
+_TABLES: dict[str, Callable[[str | BinaryIO], pa.Table]] = {
     ".csv": _read_csv,
     ".tsv": lambda path: _read_csv(path, "\t"),
     ".jsonl": pa.json.read_json,
@@ -56,15 +61,16 @@ def find_items(images: str, flag: str) -> list[Item]:
     Raises:
       ValueError: if there is no such folder or table, the table has no column path, or there is no image.
     """
-    if os.path.isdir(images):
-        names = [os.path.relpath(os.path.join(folder, name), images) for folder, _, names in os.walk(images) for name in names]
-        items = [Item(path=os.path.join(images, name), name=name) for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
+    if is_folder(images):
+        paths = [path for path in store_of(images).files(images) if path.lower().endswith(IMAGE_SUFFIXES)]
+        items = [Item(path=path, name=path[len(os.path.join(images, "")) :]) for path in paths]
     else:
         table = _read_table(images, flag)
         if "path" not in table.column_names:
             raise ValueError(f"{flag} {images}: the table has neither a column path nor phash or pdq, only {', '.join(table.column_names)}")
         paths = [path for path in table["path"].to_pylist() if path]
-        items = [Item(path=os.path.join(os.path.dirname(images), path), name=path) for path in paths]
+        folder = os.path.dirname(images)
+        items = [Item(path=path if is_remote(path) else os.path.join(folder, path), name=path) for path in paths]
     if not items:
         raise ValueError(f"{flag} {images}: there is no image in it")
     return sorted(items, key=lambda item: item.name)
@@ -79,10 +85,10 @@ def read_hashes(images: str) -> pa.Table | None:
     Raises:
       ValueError: for a line or row that is none of these.
     """
-    if os.path.isdir(images):
+    if is_folder(images):
         return None
     if images.lower().endswith(".txt"):
-        with open(images, encoding="utf-8") as file:
+        with io.TextIOWrapper(open_read(images), encoding="utf-8") as file:
             lines = [(number, line.split(maxsplit=1)) for number, line in enumerate(file, 1) if line.strip()]
         rows = [_from_text(words, f"--images {images}, line {number}") for number, words in lines]
     else:
@@ -98,12 +104,12 @@ def read_hashes(images: str) -> pa.Table | None:
 
 def _read_table(path: str, flag: str) -> pa.Table:
     suffix = os.path.splitext(path)[1].lower()
-    if not os.path.isfile(path):
+    if not exists(path):
         raise ValueError(f"{flag} {path}: there is no such folder or file")
     if suffix not in _TABLES:
         raise ValueError(f"{flag} {path}: give a folder, a table ({', '.join(_TABLES)}) or a list of hashes (.txt)")
     try:
-        return _TABLES[suffix](path)
+        return _TABLES[suffix](parquet_source(path))
     except pa.ArrowInvalid as error:
         raise ValueError(f"{flag} {path} is no table: {error}") from error
 

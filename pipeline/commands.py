@@ -17,7 +17,7 @@ import tyro
 from pagepairs.config import Config, PairConfig
 from pagepairs.files import read_json
 from pagepairs.locks import OutputLocked
-from pagepairs.stores import exists, is_remote
+from pagepairs.stores import absolute, exists, is_remote
 
 EXIT_SETTING, EXIT_INPUT, EXIT_OUTPUT, EXIT_NO_PAIRS, EXIT_RUNNER = 2, 3, 4, 5, 6
 # The groups of settings whose flags a subcommand takes; the others come from OUTPUT/config.json.
@@ -29,11 +29,20 @@ _GROUPS = {
     "shard": ("shard", "run"),
     "report": ("report", "run"),
 }
-_INPUT_ERRORS = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EIO)
-_OUTPUT_ERRORS = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM),
-    *(errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.EIO),
+_INPUT_ERRORS = (
+    *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EIO),
+    *(errno.ESTALE, errno.ETIMEDOUT, errno.ENXIO),
 )
+_OUTPUT_ERRORS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM, errno.ENXIO),
+    *(errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.EIO, errno.ESTALE, errno.ETIMEDOUT),
+)
+_REMEDIES = {
+    errno.ENOSPC: "make room: ",
+    errno.EDQUOT: "raise the quota or make room: ",
+    errno.EACCES: "give the right to write there: ",
+    errno.ETIMEDOUT: "try again later: ",
+}
 _EPILOG = (
     "Flags of Apache Beam (--runner, --project, --flink_master, ...) are passed on. --config FILE takes the settings of a config.json."
 )
@@ -50,6 +59,8 @@ def main(command: str, argv: Sequence[str]) -> int:
         config = parse(command, argv)
     except ValueError as error:
         return fail(error, EXIT_SETTING)
+    except OSError as error:  # an earlier run's config.json that cannot be read
+        return fail(f"{error.filename}: {error.strerror}", EXIT_OUTPUT)
     from pipeline.run import STAGES, NothingFound, as_json, plan, run_stages
     from pipeline.runners import JobFailed
     from pipeline.stage import InputError
@@ -86,14 +97,20 @@ def fail(error: object, code: int) -> int:
 
 def _file_error(error: Exception, output: str) -> tuple[str, int] | None:
     """Returns sentence and exit code if a file could not be read or written; Beam hands on a worker's error as text."""
-    found = re.findall(r"\[Errno (\d+)\] [^:\n]*(?:: '([^'\n]+)')?", str(error))
+    found = re.findall(r"\[Errno (\d+)\] ([^:\n\[]*)(?:: '([^'\n]+)')?", str(error))
     if not found:
         return None
-    number, path, output = int(found[-1][0]), os.path.abspath(found[-1][1] or output), os.path.abspath(output)
-    if os.path.commonpath([path, output]) in (path, output):  # the output, something in it, or a folder above that could not be made
-        sentence = f"--output {output}: {os.strerror(number)}; finished files are whole, the same command goes on from them"
+    number, words, output = int(found[-1][0]), found[-1][1].strip(), absolute(output)
+    path = absolute(found[-1][2] or output)
+    if _is_above(path, output) or _is_above(output, path):  # the output, something in it, or a folder above that could not be made
+        remedy = _REMEDIES.get(number, "")
+        sentence = f"--output {output}: {words}; {remedy}finished files are whole, the same command goes on from them"
         return (sentence, EXIT_OUTPUT) if number in _OUTPUT_ERRORS else None
-    return (f"{path}: {os.strerror(number)}", EXIT_INPUT) if number in _INPUT_ERRORS else None
+    return (f"{path}: {words}", EXIT_INPUT) if number in _INPUT_ERRORS else None
+
+
+def _is_above(folder: str, path: str) -> bool:
+    return os.path.join(path, "").startswith(os.path.join(folder, ""))
 
 
 def parse(command: str, argv: Sequence[str]) -> Config:

@@ -1,13 +1,13 @@
 """Contact sheets: many small pictures on one PNG, each group of them with a caption."""
 
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
 from pagepairs.files import write_bytes
+from pagepairs.stores import absolute
 from pipeline.report_text import shorten
 
 SIDE_PX = 160
@@ -57,7 +57,7 @@ def draw_sheet(path: str, tiles: Sequence[Tile]) -> None:
         draw.text((left, top + SIDE_PX + 5), _fit(tile.caption, width), fill=_INK, font=font)
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
-    write_bytes(os.path.abspath(path), buffer.getvalue())
+    write_bytes(absolute(path), buffer.getvalue())
 
 
 def _fit(text: str, width_px: int) -> str:

@@ -14,10 +14,11 @@ import tyro
 from PIL import Image
 
 from pagepairs.config import ScanConfig
-from pagepairs.files import read_json
+from pagepairs.files import parquet_source, read_json, read_parquet
 from pagepairs.images import ImageError, decode
-from pagepairs.manifest import Manifest, dataset_files, find_manifest, read_manifest
+from pagepairs.manifest import Manifest, dataset_files, read_manifest
 from pagepairs.shards import FORMATS, read_shard
+from pagepairs.stores import absolute, exists, is_remote, size_of, store_of
 from pipeline.commands import EXIT_SETTING, config_from_json, fail
 from pipeline.contact_sheet import SIDE_PX, Tile, draw_sheet
 from pipeline.references import SourceChanged, read_images
@@ -58,7 +59,7 @@ def main(command: str, argv: Sequence[str]) -> int:
     """Runs `pagepairs inspect`; returns 0, or 2 where there is nothing to show."""
     try:
         config = tyro.cli(InspectConfig, prog=f"pagepairs {command}", args=list(argv), config=(tyro.conf.OmitArgPrefixes,))
-        sheet = config.contact_sheet or f"inspect-{os.path.basename(os.path.abspath(config.dataset))}.png"
+        sheet = config.contact_sheet or f"inspect-{os.path.basename(absolute(config.dataset))}.png"
         print(inspect_dataset(config.dataset, rows=config.rows, contact_sheet=None if sheet == _NONE else sheet))
     except (ValueError, OSError) as error:
         return fail(error, EXIT_SETTING)
@@ -92,9 +93,9 @@ def inspect_dataset(path: str, *, rows: int = 5, contact_sheet: str | None = Non
 
 def _data_files(path: str) -> list[str] | None:
     """Returns the files of a dataset, None for the folder of a run."""
-    if os.path.isfile(path):
+    if exists(path):
         return [path]
-    if os.path.exists(os.path.join(path, "manifest.json")):
+    if exists(os.path.join(path, "manifest.json")):
         return dataset_files(path)
     if any(_find_datasets(path)):
         return None
@@ -102,11 +103,11 @@ def _data_files(path: str) -> list[str] | None:
 
 
 def _find_datasets(root: str) -> Iterator[tuple[str, Manifest]]:
-    for folder, folders, _ in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        manifest = find_manifest(folder)
-        if manifest is not None:
-            yield folder, manifest
+    """Yields the datasets below a folder, without those that are hidden; parents before what lies in them."""
+    files = (path for path in store_of(root).files(root) if os.path.basename(path) == "manifest.json")
+    for folder in sorted(map(os.path.dirname, files), key=lambda folder: folder.split("/")):
+        if "/." not in folder[len(root) :]:
+            yield folder, read_manifest(folder)
 
 
 def _describe_run(path: str) -> str:
@@ -140,11 +141,11 @@ def _is_parquet(file: str) -> bool:
 
 
 def _count_rows(file: str) -> int:
-    return int(pq.ParquetFile(file).metadata.num_rows) if _is_parquet(file) else sum(1 for _ in read_shard(file))
+    return int(pq.ParquetFile(parquet_source(file)).metadata.num_rows) if _is_parquet(file) else sum(1 for _ in read_shard(file))
 
 
 def _schema(file: str) -> pa.Schema:
-    return pq.read_schema(file) if _is_parquet(file) else _read_rows(file, 1).schema
+    return pq.read_schema(parquet_source(file)) if _is_parquet(file) else _read_rows(file, 1).schema
 
 
 def _read_rows(file: str, rows: int | None = None) -> pa.Table:
@@ -152,15 +153,15 @@ def _read_rows(file: str, rows: int | None = None) -> pa.Table:
     if not _is_parquet(file):
         return pa.Table.from_pylist(list(itertools.islice(read_shard(file), rows)))
     if rows is None:
-        return pq.read_table(file)
-    schema = pq.read_schema(file)
-    return pa.Table.from_batches(itertools.islice(pq.ParquetFile(file).iter_batches(batch_size=rows), 1), schema).slice(0, rows)
+        return read_parquet(file)
+    batches = pq.ParquetFile(parquet_source(file)).iter_batches(batch_size=rows)
+    return pa.Table.from_batches(itertools.islice(batches, 1), _schema(file)).slice(0, rows)
 
 
 def _describe_files(path: str, files: Sequence[str]) -> list[str]:
     rows = sum(_count_rows(file) for file in files)
-    line = f"{path}: {_count(rows, 'row')} in {_count(len(files), 'file')}, {_size(sum(os.path.getsize(file) for file in files))}"
-    return [line + (_describe_counters(read_manifest(path).counters) if os.path.isdir(path) else "")]
+    line = f"{path}: {_count(rows, 'row')} in {_count(len(files), 'file')}, {_size(sum(map(size_of, files)))}"
+    return [line + (_describe_counters(read_manifest(path).counters) if path not in files else "")]
 
 
 def _describe_columns(files: Sequence[str]) -> list[str]:
@@ -270,13 +271,14 @@ class Crawl:
         Raises:
           ValueError: if either is gone.
         """
-        output = os.path.dirname(os.path.abspath(path))
-        while not os.path.exists(os.path.join(output, "config.json")):
-            if output == os.path.dirname(output):
+        output = os.path.dirname(absolute(path))
+        while not exists(os.path.join(output, "config.json")):
+            parent = os.path.dirname(output)
+            if parent == output or is_remote(parent) != is_remote(path):
                 raise ValueError(
                     f"{path} belongs to no run (no config.json above it): its images cannot be found; --contact-sheet none leaves them out"
                 )
-            output = os.path.dirname(output)
+            output = parent
         scan = config_from_json(read_json(os.path.join(output, "config.json"))).scan
         try:
             units = find_units(scan.input, scan, cut=False)
@@ -320,7 +322,7 @@ class Crawl:
     def _find(self, image_ids: set[str]) -> list[Reference]:
         files = dataset_files(os.path.join(self.output, "units"))
         wanted = [("image_id", "in", sorted(image_ids))]
-        tables = [pq.read_table(file, columns=["image_id", *_REFERENCE], filters=wanted) for file in files]
+        tables = [pq.read_table(parquet_source(file), columns=["image_id", *_REFERENCE], filters=wanted) for file in files]
         return [tuple(row.values()) for table in tables for row in table.to_pylist()] if image_ids else []
 
     def _read(self, references: Sequence[Reference]) -> dict[str, Image.Image | str]:

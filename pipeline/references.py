@@ -163,7 +163,7 @@ def _read_run(run: list[_Asked], files: _Files) -> dict[int, bytes | SourceChang
     source, start = run[0].source, run[0].offset
     try:
         file = files.take(source)
-    except (OSError, LookupError) as error:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, LookupError) as error:
         return {one.turn: SourceChanged(detail=f"{source}: {error}") for one in run}
     try:
         file.seek(start)

@@ -85,6 +85,11 @@ def _dataflow_defaults(asked: dict[str, Any], workers: int) -> list[str]:
     for flag, what in needed.items():
         if not asked[flag]:
             raise ValueError(f"--runner DataflowRunner: --{flag} is missing: name {what}")
+    if asked["template_location"]:
+        raise ValueError(
+            f"--template_location {asked['template_location']}: a template is a job that is not run, and every stage here is several jobs "
+            "and what the launcher does between them: leave it out; to start runs from elsewhere, start this command there"
+        )
     if not asked["temp_location"].startswith("gs://"):
         raise ValueError(f"--temp_location {asked['temp_location']}: Dataflow's workers reach gs:// only; name a folder in a bucket")
     if workers > 1:

@@ -11,7 +11,7 @@ from typing import IO, BinaryIO, NamedTuple, Protocol
 from zlib_ng import zlib_ng
 
 from pagepairs.files import open_read
-from pagepairs.stores import size_of
+from pagepairs.stores import is_failure, size_of
 
 CUT_BYTES = 256 * 1024 * 1024  # a longer archive is read in pieces of about this size
 _MAX_HEADER_BYTES = 1_000_000
@@ -240,6 +240,8 @@ def _damage_at(position: int) -> Iterator[None]:
     try:
         yield
     except _DAMAGE as error:
+        if is_failure(error):
+            raise
         raise DamageError(position, str(error)) from error
 
 

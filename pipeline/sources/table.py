@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from pagepairs.config import ScanConfig
 from pagepairs.files import parquet_source
+from pagepairs.stores import is_failure
 from pagepairs.urls import canonical_page, resolve_url
 from pipeline.sources.folder import read_file
 from pipeline.sources.records import (
@@ -56,6 +57,8 @@ def find_pieces(path: str, _config: ScanConfig, cut_bytes: int) -> list[tuple[in
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} has a column whose name is no text in UTF-8: {error}; give it another name") from error
     except (pa.ArrowException, OSError) as error:
+        if is_failure(error):
+            raise
         raise ValueError(f"{path} is no Parquet file: {error}") from error
     with file:
         _check_columns(path, _parquet_columns(file.schema_arrow))
@@ -215,6 +218,8 @@ def _parquet_rows(unit: ScanUnit) -> Iterator[Row]:
                     yield Row(label=f"row {index}", index=index, values=row, error=error)
                     index += 1
         except (pa.ArrowException, OSError) as damage:
+            if is_failure(damage):
+                raise
             yield Row(label=f"after row {index}", index=index, values={}, error=str(damage))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pagepairs.config import ScanConfig
 from pagepairs.files import open_read
-from pagepairs.stores import size_of
+from pagepairs.stores import is_failure, size_of
 from pipeline.sources.frames import Inflated, Window, find_cuts
 from pipeline.sources.records import ErrorRecord, Record, ScanUnit
 from pipeline.sources.warc import read_archive, read_warc_header
@@ -25,7 +25,9 @@ def find_pieces(path: str, _config: ScanConfig, cut_bytes: int) -> list[tuple[in
     try:
         with open_read(path) as file, zipfile.ZipFile(file) as archive:
             members = _members(archive)
-    except _DAMAGE:
+    except _DAMAGE as error:
+        if is_failure(error):
+            raise
         return [(0, size_of(path))]
     pieces = []
     for start, stop, member in members:
@@ -47,6 +49,8 @@ def read_wacz(unit: ScanUnit, config: ScanConfig) -> Iterator[Record]:
             in_place = member.compress_type == zipfile.ZIP_STORED
             content = Window(file, start, stop) if in_place else Inflated(files.enter_context(archive.open(member)))
         except _DAMAGE as error:
+            if is_failure(error):
+                raise
             yield ErrorRecord(reason="broken_archive", detail=f"{unit.source}: {error}")
             return
         name = f"{unit.source}/{member.filename}"

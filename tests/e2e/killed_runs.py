@@ -11,7 +11,10 @@ from pathlib import Path
 import pipeline.jobs
 from pagepairs.cli import main
 
-_SERVER = multiprocessing.get_context("forkserver")
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(
+    ["killed_runs", "limited_runs", "pipeline.commands", "pipeline.run", "pipeline.report", "pipeline.embed_stage"]
+)
 _POLL_S = 0.003
 
 
@@ -24,8 +27,7 @@ def run_command(args: Sequence[str], part_rows: int) -> None:
 
 def start(args: Sequence[object], *, part_rows: int) -> ForkServerProcess:
     """Starts a command; parts of shuffles hold `part_rows` rows, so that a small crawl has several."""
-    _SERVER.set_forkserver_preload(["killed_runs", "pipeline.commands", "pipeline.run", "pipeline.report"])
-    process = _SERVER.Process(target=run_command, args=([str(arg) for arg in args], part_rows))
+    process = SERVER.Process(target=run_command, args=([str(arg) for arg in args], part_rows))
     process.start()
     return process
 

@@ -1,6 +1,6 @@
 """The jobs that Dataflow would be sent, stage by stage, as far as they can be built without Google: what is in their graphs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,24 +10,11 @@ import pytest
 from apache_beam.internal.gcp import auth
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.portability.api import beam_runner_api_pb2
+from stage_jobs import IMAGE, STAGES, dataflow_flags
 
-from pagepairs.config import EmbedConfig, PairConfig, ScanConfig, ShardConfig
-from pagepairs.manifest import dataset_files, read_manifest
-from pipeline.embed import embed_units
-from pipeline.embed_unit import EmbedJob, Target
-from pipeline.jobs import part_name, run_tasks
-from pipeline.journal import Journal, Outcome
-from pipeline.pair import pair_up
-from pipeline.pair_job import PairJob
-from pipeline.progress import Meter
-from pipeline.report import write_report
 from pipeline.runners import open_job, pipeline_options
-from pipeline.scan import ScanTask, ScanUnits, cut_units, task_name
-from pipeline.shard import ShardJob, write_shards
-from pipeline.sources import SourceMap, find_units
 
-IMAGE = "registry.example/pagepairs-worker:1"
-FLAGS = ("--runner=DataflowRunner", "--project=proj-x", "--region=europe-west4", "--temp_location=gs://bucket/tmp", "--dry_run=True")
+FLAGS = (*dataflow_flags("gs://bucket/tmp"), "--dry_run=True")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,78 +61,6 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Sent]]:
 @pytest.fixture
 def options() -> PipelineOptions:
     return pipeline_options([*FLAGS, f"--sdk_container_image={IMAGE}", "--labels=team=a", "--dataflow_service_options=enable_prime"], 1)
-
-
-def parts_steps(label: str) -> list[str]:
-    return sorted(f"{label}/{name}" for name in ("Files", "Balance", "Spread", "Parts", "Flatten", "Group", "Reduce"))
-
-
-def tasks_steps(label: str) -> list[str]:
-    return sorted(f"{label}/{name}" for name in ("Tasks", "Balance", "Work"))
-
-
-EMBED = ["embed", "embed/Balance", "embed/Units"]
-PAIR = [
-    *(parts_steps("canonical"), parts_steps("aliases"), tasks_steps("near")),
-    *(parts_steps("canonical"), parts_steps("aliases"), tasks_steps("stars")),
-    *(parts_steps(name) for name in ("resolve", "appear", "fetch", "pages")),
-    *(tasks_steps(name) for name in ("mirrors", "episodes", "pairs")),
-]
-
-
-def build_scan(site: Path, local_run: Path, work: str, options: PipelineOptions) -> None:
-    config = ScanConfig(input=(str(site),))
-    scan = ScanUnits(config=config, output=work, threads=1, meter=Meter(work))
-    tasks = {task_name(task): task for task in (ScanTask(unit=unit) for unit in find_units(config.input, config))}
-    run_tasks("scan", tasks, scan, Journal(f"{work}/scan"), options)
-    with pytest.raises(FileNotFoundError):  # what the jobs would have left is read next
-        cut_units(str(local_run), f"{work}/units", read_manifest(str(local_run / "images")), options)
-
-
-def build_embed(site: Path, local_run: Path, work: str, options: PipelineOptions) -> None:
-    scan = ScanConfig(input=(str(site),))
-    target = Target(folder="builtin", digest={}, journal=Journal(f"{work}/embed"))
-    job = EmbedJob(
-        output=work,
-        scan=scan,
-        embed=EmbedConfig(encoder="builtin", gpu_type="nvidia-l4"),
-        targets=(target,),
-        threads=1,
-        locate=SourceMap(find_units(scan.input, scan), str(local_run)),
-        meter=Meter(work),
-    )
-    embed_units(dataset_files(str(local_run / "units")), job, options)
-
-
-def build_pair(site: Path, local_run: Path, work: str, options: PipelineOptions) -> None:
-    bounds = {"low": 0.3, "high": 0.9, "size_px": 256, "parts": 1}
-    job = PairJob(output=str(local_run), work=work, config=PairConfig(), encoder_folder="builtin", meter=Meter(work), **bounds)
-    with pytest.raises(FileNotFoundError):  # the driver reads how many near pairs there are
-        pair_up(job, options)
-    Journal(f"{work}/done/near").write(part_name(0, 1), Outcome(counters={"edges": 0}))
-    pair_up(job, options)
-
-
-def build_shard(site: Path, local_run: Path, work: str, options: PipelineOptions) -> None:
-    scan = ScanConfig(input=(str(site),))
-    locate = SourceMap(find_units(scan.input, scan), str(local_run))
-    counts = {"shards": 2, "parts": 1, "threads": 1}
-    job = ShardJob(folder=work, work=work, scan=scan, shard=ShardConfig(), vectors=None, locate=locate, meter=Meter(work), **counts)
-    write_shards(dataset_files(str(local_run / "pairs")), job, options)
-
-
-def build_report(site: Path, local_run: Path, work: str, options: PipelineOptions) -> None:
-    scan = ScanConfig(input=(str(site),))
-    write_report(str(local_run), locate=SourceMap(find_units(scan.input, scan), str(local_run)), pipeline_options=options)
-
-
-STAGES: dict[str, tuple[Callable[..., None], list[list[str]]]] = {
-    "scan": (build_scan, [tasks_steps("scan"), parts_steps("distinct"), parts_steps("cut")]),
-    "embed": (build_embed, [EMBED]),
-    "pair": (build_pair, PAIR),
-    "shard": (build_shard, [parts_steps("shard")]),
-    "report": (build_report, []),
-}
 
 
 @pytest.mark.parametrize("stage", STAGES)

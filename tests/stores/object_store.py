@@ -3,13 +3,14 @@
 import http.client
 import http.server
 import itertools
+import json
 import socket
 import struct
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
@@ -40,12 +41,18 @@ def serve_objects(bucket: str) -> Iterator[str]:
         process.wait()
 
 
+Refusal = tuple[int, str]
+"""A status, and the reason that the store's answer gives."""
+Fault = int | str | Refusal
+
+
 class Door:
-    """Passes requests on; `faults` holds what befalls the next ones: a status, "reset" before or in the answer, or "slow"."""
+    """Passes requests on; `faults` holds what befalls the next ones: a status or refusal, "reset" before or in the answer, or "slow"."""
 
     def __init__(self, target: str) -> None:
-        self.faults: list[int | str] = []
-        self.faults_between: Iterator[int | str | None] = itertools.repeat(None)  # one a request, once `faults` is empty
+        self.faults: list[Fault] = []
+        self.faults_between: Iterator[Fault | None] = itertools.repeat(None)  # one a request, once `faults` is empty
+        self.refuse: Callable[[str, str], Refusal | None] = lambda method, path: None  # goes before both
         self.requests = 0
         self._lock = threading.Lock()
         host = target.removeprefix("http://")
@@ -61,11 +68,11 @@ class Door:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 with door._lock:
                     door.requests += 1
-                    fault = door.faults.pop(0) if door.faults else next(door.faults_between)
-                if isinstance(fault, int):
-                    self.send_response(fault)
-                    self.send_header("Content-Length", "0")
-                    self.end_headers()
+                    fault: Fault | None = door.refuse(self.command, self.path)
+                    if fault is None:
+                        fault = door.faults.pop(0) if door.faults else next(door.faults_between)
+                if isinstance(fault, int | tuple):
+                    self._refuse(*(fault if isinstance(fault, tuple) else (fault, "")))
                     return
                 if fault == "reset":
                     self._reset()
@@ -92,6 +99,17 @@ class Door:
                 else:
                     self.wfile.write(data)
                 connection.close()
+
+            def _refuse(self, status: int, reason: str) -> None:
+                """Answers as the store would, with `reason` (if any) in the body."""
+                message = "the account lacks a right on 'it': none"
+                error = {"code": status, "message": message, "errors": [{"domain": "global", "reason": reason, "message": message}]}
+                body = json.dumps({"error": error}).encode() if reason else b""
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json; charset=UTF-8")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
 
             def _reset(self) -> None:
                 self.wfile.flush()

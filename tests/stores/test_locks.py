@@ -4,10 +4,12 @@ The server of these tests does not check generations on creation, so that two ru
 an object store; what is tested is everything that reads first.
 """
 
+import itertools
 import time
 from pathlib import Path
 
 import pytest
+from object_store import Door
 
 from pagepairs import locks
 from pagepairs.gcs import LockObject
@@ -61,3 +63,42 @@ def test_a_run_that_lost_its_object_stops(remote_folder: str, monkeypatch: pytes
         time.sleep(0.3)
         with pytest.raises(OutputLocked, match="lost to another run"):
             check()
+
+
+def test_a_clock_that_jumps_neither_loses_nor_steals_a_lock(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "EXPIRY_S", 1.0)
+    clock, jumps = time.time, itertools.cycle((0.0, 18_000.0, -25_000.0, 3.5e7))
+    monkeypatch.setattr(time, "time", lambda: clock() + next(jumps))
+    with lock_output(path) as check:
+        for _ in range(3):
+            time.sleep(0.5)
+            check()
+            with pytest.raises(OutputLocked, match="another run is writing there"), lock_output(path):
+                pass
+    with lock_output(path):
+        pass
+
+
+def test_a_lock_outlives_refusals_until_it_expires(remote_folder: str, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = f"{remote_folder}/.work/lock"
+    monkeypatch.setattr(locks, "EXPIRY_S", 0.5)
+    with lock_output(path) as check:
+        door.refuse = lambda method, path: None if method == "GET" else (403, "forbidden")
+        time.sleep(0.2)
+        check()
+        time.sleep(0.6)
+        with pytest.raises(OutputLocked, match="lost to another run"):
+            check()
+
+
+def test_a_lock_that_cannot_be_given_back_expires(remote_folder: str, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = f"{remote_folder}/.work/lock"
+    door.refuse = lambda method, path: (403, "forbidden") if method == "DELETE" else None
+    with pytest.raises(RuntimeError, match="what the run failed of"), lock_output(path):
+        raise RuntimeError("what the run failed of")
+    door.refuse = lambda method, path: None
+    with pytest.raises(OutputLocked, match="gives it free after 10 minutes"), lock_output(path):
+        pass
+    monkeypatch.setattr(locks, "EXPIRY_S", 0.01)
+    with lock_output(path):
+        pass

@@ -1,11 +1,11 @@
 """The whole run with crawl and output in an object store, through requests that fail: the same bytes as on this machine."""
 
-import hashlib
 import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
+from contents import contents
 from object_store import Door
 
 from dedup.benchmark import read_benchmark
@@ -17,25 +17,9 @@ from pipeline.audit import main as audit_main
 from pipeline.benchmark import main as benchmark_main
 from pipeline.commands import EXIT_OUTPUT, main
 
-# These name the version of the input file, which is a time here and a generation there, or the paths and times of the run.
-OF_THE_RUN = ("config.json", "run.json", ".work/", "report/")
-
-
-def contents(root: str) -> dict[str, str]:
-    """sha256 of every file of the datasets; manifests without the digest of their inputs."""
-    found = {}
-    for path in store_of(root).files(root):
-        name = path[len(root) + 1 :]
-        if not name.startswith(OF_THE_RUN):
-            with store_of(path).open_read(path) as file:
-                data = file.read()
-            lines = [line for line in data.splitlines() if name.endswith("manifest.json") and not line.startswith(b' "digest"')]
-            found[name] = hashlib.sha256(b"\n".join(lines) if lines else data).hexdigest()
-    return found
-
 
 @pytest.fixture(scope="module")
-def local_run(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+def howtocook_run(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     output = str(tmp_path_factory.mktemp("local") / "out")
     assert main("run", ["--input", str(shared_data / "howtocook.warc.gz"), "--output", output, "--encoder", "builtin"]) == 0
     return output
@@ -44,7 +28,13 @@ def local_run(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> st
 # Google's client leaves a connection that broke to the garbage collector; without broken requests nothing is ignored here.
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning")
 def test_a_run_on_objects_gives_the_same_bytes(
-    local_run: str, shared_data: Path, remote_folder: str, door: Door, quick_backoff: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    howtocook_run: str,
+    shared_data: Path,
+    remote_folder: str,
+    door: Door,
+    quick_backoff: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     crawl, output = f"{remote_folder}/in/howtocook.warc.gz", f"{remote_folder}/out"
@@ -55,21 +45,21 @@ def test_a_run_on_objects_gives_the_same_bytes(
     argv = ["--input", f"{remote_folder}/in/*.warc.gz", "--output", output, "--encoder", "builtin"]
     assert main("run", argv) == 0
     assert door.requests - before > 200
-    assert contents(output) == contents(local_run)
+    assert contents(output) == contents(howtocook_run)
     assert [path for path in store_of(output).files(output) if "/.tmp-" in path or path.endswith("/lock")] == []
 
     before = door.requests
     assert main("run", argv) == 0  # nothing but the report is made again
-    assert contents(output) == contents(local_run)
+    assert contents(output) == contents(howtocook_run)
     with lock_output(f"{output}/.work/lock"):
         assert main("run", argv) == EXIT_OUTPUT
 
     index = str(tmp_path / "index")
     photos = str(shared_data / "bench_dreambooth")
     assert benchmark_main("benchmark", ["build", "--name", "b", "--images", photos, "--output", index, "--encoder", "builtin"]) == 0
-    codes = [audit_main("audit", ["--output", place, "--benchmark", index, "--sample", "9"]) for place in (output, local_run)]
+    codes = [audit_main("audit", ["--output", place, "--benchmark", index, "--sample", "9"]) for place in (output, howtocook_run)]
     assert codes[0] == codes[1]
-    there, here = (read_json(f"{place}/report/audit.json") for place in (output, local_run))
+    there, here = (read_json(f"{place}/report/audit.json") for place in (output, howtocook_run))
     assert there == here
     assert there["checked"]["hash"] == there["images"] > 0
     assert [path for path in store_of(output).files(f"{output}/.work") if "/audit-" in path] == []

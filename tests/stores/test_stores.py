@@ -1,12 +1,17 @@
 """One behaviour for this machine's files and for objects, under broken requests too."""
 
+import errno
 import io
+import itertools
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from object_store import Door
+from google.auth.exceptions import DefaultCredentialsError
+from object_store import Door, Fault
 
+from pagepairs import gcs
 from pagepairs.stores import absolute, exists, local_copy, names_in, store_of
 
 BODY = bytes(range(256)) * 40_000  # 10 MB: several requests to read
@@ -112,12 +117,13 @@ def test_paths() -> None:
         store_of("gs:///a").stat("gs:///a")
 
 
-FAULTS: dict[str, list[int | str]] = {
+FAULTS: dict[str, list[Fault]] = {
     "too many requests": [429, 429, 429],
     "unavailable": [503, 503],
     "reset": ["reset", "reset"],
     "reset in the answer": ["reset-in-answer", "reset-in-answer"],
     "slow": ["slow"],
+    "too many requests, said with 403": [(403, "rateLimitExceeded"), (403, "userRateLimitExceeded")],
 }
 ACTIONS: dict[str, Callable[[str], object]] = {
     "read": lambda folder: read(f"{folder}/a"),
@@ -148,3 +154,48 @@ def test_broken_requests_are_repeated(fault: str, action: str, remote_folder: st
     }
     assert after == expected[action]
     assert result == {"read": whole, "list": [a]}.get(action)
+
+
+REFUSALS: dict[str, tuple[list[Fault], int, str]] = {
+    "no right": ([(403, "forbidden")], errno.EACCES, "the store answers 403 Forbidden (forbidden, the account lacks a right on it none)"),
+    "no word": ([403], errno.EACCES, "the store answers 403 Forbidden"),
+    "no account": ([(401, "required")], errno.EACCES, "InvalidOperation Anonymous credentials cannot be refreshed"),
+    "quota": ([(403, "quotaExceeded")], errno.EDQUOT, "the store answers 403 Forbidden (quotaExceeded"),
+    "too long": ([413], errno.EFBIG, "the store answers 413"),
+    "full": ([507], errno.ENOSPC, "the store answers 507 Insufficient Storage"),
+}
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_a_refusal_is_not_repeated_and_names_path_and_reason(refusal: str, action: str, remote_folder: str, door: Door) -> None:
+    write(f"{remote_folder}/a", b"whole")
+    faults, number, words = REFUSALS[refusal]
+    door.faults, before = list(faults), door.requests
+    with pytest.raises(OSError, match=rf"^\[Errno {number}\] {re.escape(words)}.*: '{remote_folder}") as caught:
+        ACTIONS[action](remote_folder)
+    assert caught.value.errno == number
+    assert door.requests - before == 1
+    assert {path: read(path) for path in store_of(remote_folder).files(remote_folder)} == {f"{remote_folder}/a": b"whole"}
+
+
+@pytest.mark.parametrize("fault", [429, (403, "rateLimitExceeded"), "reset"])
+def test_repeating_ends(fault: Fault, remote_folder: str, door: Door, quick_backoff: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gcs, "_RETRY", gcs._RETRY.with_timeout(0.2))  # ten minutes, where it is not a test
+    door.faults_between = itertools.repeat(fault)
+    for action in ("write", "read", "list"):
+        before = door.requests
+        with pytest.raises(TimeoutError, match="given up after many attempts, "):
+            ACTIONS[action](remote_folder)
+        assert door.requests - before > 2
+
+
+def test_a_machine_without_credentials_is_told(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(**_: object) -> None:
+        raise DefaultCredentialsError("Your default credentials were not found.")
+
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST")
+    monkeypatch.setattr("google.auth.default", none)
+    with pytest.raises(PermissionError, match=r"DefaultCredentialsError Your default credentials were not found.: 'gs://bucket/a'"):
+        exists("gs://bucket/a")
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", door.address)
