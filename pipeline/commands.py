@@ -2,11 +2,9 @@
 
 import dataclasses
 import difflib
-import errno
 import json
 import logging
 import os
-import re
 import sys
 import typing
 from collections.abc import Sequence
@@ -14,12 +12,13 @@ from typing import Any
 
 import tyro
 
-from pagepairs.config import Config, PairConfig
+from pagepairs.config import Config, PairConfig, RunConfig
 from pagepairs.files import read_json
 from pagepairs.locks import OutputLocked
 from pagepairs.stores import exists, is_remote
+from pipeline.file_errors import EXIT_INPUT, EXIT_OUTPUT, file_error
 
-EXIT_SETTING, EXIT_INPUT, EXIT_OUTPUT, EXIT_NO_PAIRS, EXIT_RUNNER = 2, 3, 4, 5, 6
+EXIT_SETTING, EXIT_NO_PAIRS, EXIT_RUNNER = 2, 5, 6
 # The groups of settings whose flags a subcommand takes; the others come from OUTPUT/config.json.
 _GROUPS = {
     "run": ("scan", "embed", "pair", "shard", "run"),
@@ -29,11 +28,6 @@ _GROUPS = {
     "shard": ("shard", "run"),
     "report": ("report", "run"),
 }
-_INPUT_ERRORS = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EIO)
-_OUTPUT_ERRORS = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM),
-    *(errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.EIO),
-)
 _EPILOG = (
     "Flags of Apache Beam (--runner, --project, --flink_master, ...) are passed on. --config FILE takes the settings of a config.json."
 )
@@ -50,6 +44,11 @@ def main(command: str, argv: Sequence[str]) -> int:
         config = parse(command, argv)
     except ValueError as error:
         return fail(error, EXIT_SETTING)
+    except Exception as error:  # OUTPUT/config.json may lie in a store
+        found = file_error(error, Config(run=RunConfig(output=_take(argv, "--output")[1] or "")))
+        if found is None:
+            raise
+        return fail(*found)
     from pipeline.run import STAGES, NothingFound, as_json, plan, run_stages
     from pipeline.runners import JobFailed
     from pipeline.stage import InputError
@@ -68,8 +67,8 @@ def main(command: str, argv: Sequence[str]) -> int:
         return fail(error, EXIT_INPUT)
     except ValueError as error:
         return fail(error, EXIT_SETTING)
-    except (OSError, RuntimeError) as error:
-        found = _file_error(error, config.run.output)
+    except Exception as error:  # a store's client raises its own
+        found = file_error(error, config)
         if found is None and isinstance(error, JobFailed):
             found = error.sentence, EXIT_RUNNER
         if found is None:
@@ -82,18 +81,6 @@ def fail(error: object, code: int) -> int:
     """Prints an error as one sentence and returns the exit code."""
     print(f"pagepairs: {error}", file=sys.stderr)
     return code
-
-
-def _file_error(error: Exception, output: str) -> tuple[str, int] | None:
-    """Returns sentence and exit code if a file could not be read or written; Beam hands on a worker's error as text."""
-    found = re.findall(r"\[Errno (\d+)\] [^:\n]*(?:: '([^'\n]+)')?", str(error))
-    if not found:
-        return None
-    number, path, output = int(found[-1][0]), os.path.abspath(found[-1][1] or output), os.path.abspath(output)
-    if os.path.commonpath([path, output]) in (path, output):  # the output, something in it, or a folder above that could not be made
-        sentence = f"--output {output}: {os.strerror(number)}; finished files are whole, the same command goes on from them"
-        return (sentence, EXIT_OUTPUT) if number in _OUTPUT_ERRORS else None
-    return (f"{path}: {os.strerror(number)}", EXIT_INPUT) if number in _INPUT_ERRORS else None
 
 
 def parse(command: str, argv: Sequence[str]) -> Config:

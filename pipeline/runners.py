@@ -175,23 +175,31 @@ def open_job(label: str, options: PipelineOptions) -> Iterator[beam.Pipeline]:
       JobFailed: if a worker process or the runner failed.
     """
     watch_workers()
+    built = False
     try:
         with _quiet_threads(), beam.Pipeline(options=_named(label, options)) as pipeline:
             # Beam keeps jars of other languages there; a killed run would leave it behind.
             shutil.rmtree(pipeline.local_tempdir, ignore_errors=True)
             yield pipeline
             _check_accelerators(pipeline, options.get_all_options())
+            built = True
     except WorkerLost as error:
         raise JobFailed(f"job {label}: {error}", error) from error
-    except RuntimeError as error:
-        if is_local(options) or isinstance(error, JobFailed):
+    except Exception as error:  # runners and their clients raise what they like: grpc's, Google's, Dataflow's own are no RuntimeError
+        if is_local(options) or not built:
             raise
         runner = options.get_all_options()["runner"]
-        raise JobFailed(f"job {label} failed on {runner}: {_last_line(error)}; {_GOES_ON}", error) from error
+        raise JobFailed(f"job {label} failed on {runner}: {_reason(error, options)}; {_GOES_ON}", error) from error
 
 
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+def _reason(error: BaseException, options: PipelineOptions) -> str:
+    """Returns the line of a runner's error that says what happened: what gRPC or Google call the details, or else the last."""
+    asked = options.get_all_options()
+    if isinstance(error, grpc.FutureTimeoutError):
+        return f"--job_endpoint {asked['job_endpoint']} did not answer within --job_server_timeout {asked['job_server_timeout']} s"
+    text = str(error)
+    named = re.findall(r'(?:details = |"message": )"([^"\n]+)"', text)
+    lines = named or [line.strip() for line in text.splitlines() if re.search(r"\w", line)]
     return lines[-1][:300] if lines else type(error).__name__
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import grpc
 import pytest
+from apache_beam.runners.dataflow.dataflow_runner import DataflowRuntimeException
 from launch import environment
 
 from pagepairs.cli import main
@@ -205,3 +207,44 @@ def test_an_error_of_our_own_code_keeps_its_traceback_here_and_is_a_sentence_on_
                 pipeline | beam.Create([1]) | beam.Map(fail)
         assert isinstance(caught.value, JobFailed) == bool(args)
     assert str(caught.value).startswith("job x failed on PrismRunner: ")
+
+
+def test_a_job_server_that_does_not_answer_is_a_sentence_and_exit_code_6(
+    site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--runner=PortableRunner", "--job_endpoint=localhost:1", "--environment_type=LOOPBACK", "--job_server_timeout=1"]
+    assert main(["scan", "--input", str(site), "--output", str(tmp_path / "out"), *flags]) == 6
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("pagepairs: job scan failed on PortableRunner: --job_endpoint localhost:1 did not answer within")
+
+
+class _OfGrpc(grpc.RpcError):
+    def __str__(self) -> str:
+        return '<_InactiveRpcError of RPC that terminated with:\n\tstatus = UNAVAILABLE\n\tdetails = "no route"\n\tdebug = "{}"\n>'
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            DataflowRuntimeException("Dataflow pipeline failed. State: FAILED, Error:\nworkers ran out of disk", None),
+            "workers ran out of disk",
+        ),
+        (_OfGrpc(), "no route"),
+        (Exception('HttpError accessing <u>: response: <{}>, content <{\n "message": "no such project"\n}\n>'), "no such project"),
+        (KeyError(), "KeyError"),
+    ],
+)
+def test_whatever_a_runner_raises_fails_the_job(error: Exception, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(pipeline: beam.Pipeline, *args: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(beam.Pipeline, "run", refuse)
+    with pytest.raises(JobFailed) as caught, open_job("x", pipeline_options(["--runner=FlinkRunner"], 1)) as pipeline:
+        pipeline | beam.Create([1])
+    assert caught.value.sentence == f"job x failed on FlinkRunner: {said}; finished work is kept, the same command goes on from it"
+
+
+def test_an_error_before_a_job_is_sent_stays_what_it_is() -> None:
+    with pytest.raises(FileNotFoundError, match="mine"), open_job("x", pipeline_options(["--runner=FlinkRunner"], 1)):
+        raise FileNotFoundError("mine")
