@@ -10,6 +10,7 @@ from pagepairs.config import EmbedConfig
 from pagepairs.files import read_json, write_json
 from pagepairs.manifest import Manifest, dataset_files, digest_of, read_manifest
 from pagepairs.stores import absolute, exists
+from pipeline.bands import deciding_encoder
 from pipeline.datasets import complete_dataset, is_complete
 from pipeline.embed import datasets_of, embed_units
 from pipeline.embed_unit import EmbedJob, Target
@@ -101,7 +102,10 @@ def _find_earlier(run: Run, described: Mapping[str, Described]) -> dict[str, Any
 def _target(run: Run, folder: str, encoder: Described, earlier: Any) -> Target:
     write_json(run.work(f"encoder-{folder}.json"), encoder.digest)
     journal = Journal(run.work(f"embed-{digest_of(encoder.digest)[:16]}"))
-    return Target(folder=folder, digest=encoder.digest, journal=journal, earlier=earlier)
+    decides = folder == encoder_folder(deciding_encoder(run.config))
+    return Target(
+        folder=folder, digest=encoder.digest, journal=journal, counters="embed" if decides else f"embed-{folder}", earlier=earlier
+    )
 
 
 def _embed_units(run: Run, units: Manifest, targets: list[Target]) -> None:

@@ -15,7 +15,7 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from encoders import load_encoder
 from pagepairs.config import Config, EmbedConfig, RunConfig
 from pagepairs.manifest import read_dataset, read_manifest
-from pipeline.embed import Embed, resource_hints
+from pipeline.embed import Embed, resource_hints, write_vectors
 from pipeline.embed_unit import EmbedJob, Target, embed_unit
 from pipeline.journal import Journal
 from pipeline.models import Models, check_worker, here_and_there
@@ -117,6 +117,24 @@ def test_a_unit_that_one_encoder_has_left_is_finished_for_the_other(tmp_path: Pa
     assert "embed: 1 of 2 units were embedded before by dinov2-small and are kept" in said
     assert {folder: embedded(tmp_path / "out", folder) for folder in wanted} == wanted
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+def test_units_of_a_bundle_that_is_tried_again_are_not_embedded_again(
+    tmp_path: Path, crawl: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builtin = EmbedConfig(encoder="builtin", batch_size=4)
+    run(at(settings(), tmp_path / "once", builtin))
+    twice = dataclasses.replace(at(settings(), tmp_path / "twice", builtin), beam_args=("--direct_runner_bundle_repeat=1",))
+    run(twice, "scan")
+    calls: list[str] = []
+    written: list[str] = []
+    monkeypatch.setattr("pipeline.embed.embed_unit", lambda path, *rest: calls.append(path) or embed_unit(path, *rest))
+    monkeypatch.setattr("pipeline.embed.write_vectors", lambda one, job: written.append(one.unit) or write_vectors(one, job))
+    run(twice, "embed")
+    units = sorted(file.name for file in read_manifest(str(tmp_path / "twice" / "units")).files)
+    assert sorted(Path(path).name for path in calls) == sorted(written) == units
+    assert len(units) == 2
+    assert embedded(tmp_path / "twice", "builtin") == embedded(tmp_path / "once", "builtin")
 
 
 def test_vectors_of_another_run_are_copied_and_the_rest_is_embedded(
