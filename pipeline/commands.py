@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import tyro
@@ -28,6 +28,7 @@ _GROUPS = {
     "shard": ("shard", "run"),
     "report": ("report", "run"),
 }
+_BEAM_FILES = ("--setup_file", "--requirements_file", "--prism_location")
 _EPILOG = (
     "Flags of Apache Beam (--runner, --project, --flink_master, ...) are passed on. --config FILE takes the settings of a config.json."
 )
@@ -92,6 +93,10 @@ def parse(command: str, argv: Sequence[str]) -> Config:
       ValueError: for a flag that neither pagepairs nor Beam knows, or for no --output.
       SystemExit: for --help, or a value of the wrong type.
     """
+    for argument in argv:
+        if argument.startswith(("--dry_run=", "--dry-run=")):
+            plan = "it checks the run and prints its plan; Beam's own of that name would build jobs that leave nothing"
+            raise ValueError(f"{argument}: --dry-run takes no value: {plan}")
     argv, file = _take(join_values(join_values(argv, "--input"), "--benchmark"), "--config")
     default = Config()
     if file is not None:
@@ -168,7 +173,24 @@ def _with_absolute_paths(config: Config) -> Config:
         embed=embed,
         pair=pair,
         run=dataclasses.replace(config.run, output=absolute(config.run.output)),
+        beam_args=tuple(_with_absolute_values(config.beam_args)),
     )
+
+
+def _with_absolute_values(beam_args: Sequence[str]) -> Iterator[str]:
+    """Yields Beam's flags, those that name files of this machine with their whole path."""
+    before = ""
+    for argument in beam_args:
+        flag, equals, path = argument.partition("=")
+        if flag in _BEAM_FILES and equals:
+            yield f"{flag}={_absolute(path)}"
+        else:
+            yield _absolute(argument) if before in _BEAM_FILES else argument
+        before = argument
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(path) if path and "://" not in path else path
 
 
 def _read_config(path: str) -> Config:

@@ -29,7 +29,7 @@ def describe_encoders(config: EmbedConfig, options: PipelineOptions, workers: in
       ValueError: for an encoder or a setting that cannot be used here.
     """
     check_names(config)
-    here, _ = here_and_there(config, local=is_local(options))
+    here, _ = here_and_there(config, options)
     described = load_models(here).describe()
     if workers > 1 or not is_local(options):
         load_models.cache_clear()  # other processes embed: this one needs the memory no more
@@ -111,7 +111,7 @@ def _target(run: Run, folder: str, encoder: Described, earlier: Any) -> Target:
 def _embed_units(run: Run, units: Manifest, targets: list[Target]) -> None:
     for target in targets:
         target.journal.forget_others(file.name.removesuffix(".parquet") for file in units.files)
-    _, there = here_and_there(run.config.embed, local=is_local(run.options))
+    _, there = here_and_there(run.config.embed, run.options)
     with watch(run.progress, "embed", units.rows * len(targets), "img") as meter:
         job = EmbedJob(
             output=run.output,

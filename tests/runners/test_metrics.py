@@ -73,7 +73,7 @@ def test_the_runners_counters_equal_report_json(local_run: Path, tmp_path: Path,
 def test_counters_of_embed_are_those_of_the_encoder_that_decides(
     site: Path, tmp_path: Path, counted: Counter[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two encoders in one pass, of which the second decides, as with --band: the other has a namespace of its own, with the times that run.json notes of it."""
+    """Two encoders in one pass, of which the second decides, as with --band: either's times are those that run.json notes of it."""
     from transformers import Dinov2Config, Dinov2Model
 
     monkeypatch.setattr("pipeline.embed_stage.deciding_encoder", lambda config: config.embed.encoders[1])

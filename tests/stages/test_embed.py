@@ -24,6 +24,7 @@ from pipeline.run import run_stages
 
 Photo = Callable[..., None]
 Settings = Callable[..., Config]
+CLUSTER = PipelineOptions(["--runner=FlinkRunner"])
 SMALL = {"batch_size": 4, "input_size": 28}
 
 
@@ -271,13 +272,22 @@ def test_only_the_network_asks_for_a_gpu() -> None:
 
 def test_the_machine_that_starts_needs_no_gpu_and_workers_without_it_fail() -> None:
     promised = EmbedConfig(encoder="dinov2-small", gpu_type="nvidia-l4")
-    here, there = here_and_there(promised, local=False)
+    here, there = here_and_there(promised, CLUSTER)
     assert (here.device, here.dtype, there.device, there.dtype) == ("cpu", "bfloat16", "cuda", "bfloat16")
-    assert here_and_there(promised, local=True) == (promised, promised)
+    assert here_and_there(promised, PipelineOptions([])) == (promised, promised)
     exact = dataclasses.replace(promised, gpu_type="", device="cuda", dtype="float32")
-    assert [side.dtype for side in here_and_there(exact, local=False)] == ["float32", "float32"]
-    plain = EmbedConfig(encoder="builtin")
-    assert here_and_there(plain, local=False) == (plain, plain)
+    assert [side.dtype for side in here_and_there(exact, CLUSTER)] == ["float32", "float32"]
+    plain = EmbedConfig(encoder="dinov2-small")
+    assert here_and_there(plain, CLUSTER) == (plain, plain)
+
+
+def test_a_gpu_of_the_services_options_is_a_promise_too() -> None:
+    """But none about a network that cannot use it, or one that was asked onto the CPU."""
+    served = PipelineOptions(["--runner=DataflowRunner", "--dataflow_service_options=worker_accelerator=type:nvidia-l4;count:1"])
+    here, there = here_and_there(EmbedConfig(encoder="builtin,dinov2-small"), served)
+    assert (here.device, here.dtype, there.device, there.dtype) == ("cpu", "bfloat16", "cuda", "bfloat16")
+    for config in (EmbedConfig(encoder="builtin"), EmbedConfig(encoder="dinov2-small", device="cpu")):
+        assert here_and_there(config, served) == (config, config)
 
 
 def test_a_worker_without_the_promised_gpu_says_so(weights: dict) -> None:
@@ -287,7 +297,7 @@ def test_a_worker_without_the_promised_gpu_says_so(weights: dict) -> None:
 
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    _, there = here_and_there(EmbedConfig(encoder="dinov2-small", encoder_weights=weights["first"], gpu_type="nvidia-l4"), local=False)
+    _, there = here_and_there(EmbedConfig(encoder="dinov2-small", encoder_weights=weights["first"], gpu_type="nvidia-l4"), CLUSTER)
     with pytest.raises(ValueError, match="--device cuda: torch finds no GPU here"):
         load_models(there)
 
