@@ -53,6 +53,8 @@ def check_flags(asked: dict[str, Any], workers: int) -> None:
         _check_dataflow(asked, workers)
     elif runner in PORTABLE:
         _check_cluster(asked)
+    if asked["no_wait_until_finish"]:
+        raise ValueError("--no_wait_until_finish: leave it out; every job of a run reads what the one before left")
     if workers > 1 and runner not in (*LOCAL, "flinkrunner", "portablerunner"):
         raise ValueError(
             f"--workers {workers}: {asked['runner']} does not take it; leave it out, and see docs/clusters.md for its own flags"

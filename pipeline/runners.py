@@ -14,7 +14,7 @@ from typing import Any
 import apache_beam as beam
 import grpc
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
-from apache_beam.runners.runner import create_runner
+from apache_beam.runners.runner import PipelineState, create_runner
 
 from pagepairs import __version__
 from pipeline.local_workers import WorkerLost, watch_workers
@@ -94,6 +94,9 @@ def open_job(label: str, options: PipelineOptions) -> Iterator[beam.Pipeline]:
             built = True
             if not is_local(options):
                 print(f"{label}: sending job {named.view_as(GoogleCloudOptions).job_name}", file=sys.stderr, flush=True)
+        state = getattr(pipeline.result, "state", PipelineState.DONE)
+        if state != PipelineState.DONE:  # of a job that somebody cancelled, portable runners say no more than this
+            raise RuntimeError(f"it ended as {state}")
     except WorkerLost as error:
         raise JobFailed(f"job {label}: {error}", error) from error
     except Exception as error:  # runners and their clients raise what they like: grpc's, Google's, Dataflow's own are no RuntimeError

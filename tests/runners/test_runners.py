@@ -79,6 +79,7 @@ def test_dask_is_refused_with_what_to_use(args: list[str]) -> None:
         (["--direct_num_workers=4"], 1, "--direct_num_workers 4: use --workers N"),
         (["--runner=PrismRunner"], 2, "--workers 2: PrismRunner does not take it; leave it out"),
         (["--runner=SparkRunner"], 2, "--workers 2: SparkRunner does not take it"),
+        (["--runner=FlinkRunner", "--no_wait_until_finish"], 1, "--no_wait_until_finish: leave it out; every job of a run reads"),
         (["--runner=FlinkRunner", "--parallelism=7"], 2, "--workers 2 and --parallelism 7 are one setting: leave one out"),
     ],
 )
@@ -329,6 +330,15 @@ def test_whatever_a_runner_raises_fails_the_job(error: Exception, said: str, mon
     with pytest.raises(JobFailed) as caught, open_job("x", pipeline_options(["--runner=FlinkRunner"], 1)) as pipeline:
         pipeline | beam.Create([1])
     assert caught.value.sentence == f"job x failed on FlinkRunner: {said}; finished work is kept, the same command goes on from it"
+
+
+def test_a_job_that_somebody_cancelled_is_not_taken_for_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Portable runners return from it without an error."""
+    ended = argparse.Namespace(wait_until_finish=lambda: "CANCELLED", state="CANCELLED")
+    monkeypatch.setattr(beam.Pipeline, "run", lambda pipeline: ended)
+    with pytest.raises(JobFailed, match="job x failed on FlinkRunner: it ended as CANCELLED; finished work is kept"):  # noqa: SIM117
+        with open_job("x", pipeline_options([FLINK], 1)) as pipeline:
+            pipeline | beam.Create([1])
 
 
 def test_an_error_before_a_job_is_sent_stays_what_it_is() -> None:
