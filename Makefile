@@ -7,6 +7,9 @@ BENCHMARKS := sources scan isolate embed decode pair duplicates hashes contamina
 
 # Versions other than those in the pom: make flink FLINK="-Dbeam=2.77.0 -Dflink=1.20"
 FLINK ?=
+EMPTY :=
+# Jars of other versions stand in another folder, which the flags name.
+JARS := demo/flink-jars$(subst =,-,$(subst $(EMPTY) $(EMPTY),,$(FLINK)))
 
 .PHONY: demo flink test lint bench clean
 
@@ -15,12 +18,16 @@ demo: .venv/installed $(CRAWL)
 	$(BIN)/python examples/check_crawl.py --truth demo/truth.jsonl --output demo/out
 	@echo "Open the report: $(CURDIR)/demo/out/report/report.html"
 
-flink: .venv/installed $(CRAWL) demo/flink-jars
-	$(BIN)/python examples/flink.py --jars demo/flink-jars $(BIN)/pagepairs run --input $(CRAWL) --output demo/flink --encoder builtin
+flink: .venv/installed $(CRAWL) $(JARS)
+	$(BIN)/python examples/flink.py --jars $(JARS) $(BIN)/pagepairs run --input $(CRAWL) --output demo/flink --encoder builtin
 	$(BIN)/python examples/check_crawl.py --truth demo/truth.jsonl --output demo/flink
 
-demo/flink-jars: examples/flink.pom.xml
-	mvn --batch-mode --quiet -f examples/flink.pom.xml dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$@ $(FLINK)
+# Under its name when it is whole: what an interrupted Maven leaves does not count.
+$(JARS): examples/flink.pom.xml
+	rm -rf $@ $@.part
+	mvn --batch-mode --quiet -f $< dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$@.part $(FLINK)
+	mv $@.part $@
+	touch $@
 
 $(CRAWL): .venv/installed examples/make_crawl.py examples/crawl.py examples/scenes.py
 	$(BIN)/python examples/make_crawl.py --output demo

@@ -2,24 +2,23 @@
 
 import dataclasses
 import difflib
-import errno
 import json
 import logging
 import os
-import re
 import sys
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import tyro
 
-from pagepairs.config import Config, PairConfig
+from pagepairs.config import Config, PairConfig, RunConfig
 from pagepairs.files import read_json
 from pagepairs.locks import OutputLocked
-from pagepairs.stores import absolute, exists, is_remote
+from pagepairs.stores import exists, is_remote
+from pipeline.file_errors import EXIT_INPUT, EXIT_OUTPUT, file_error
 
-EXIT_SETTING, EXIT_INPUT, EXIT_OUTPUT, EXIT_NO_PAIRS, EXIT_RUNNER = 2, 3, 4, 5, 6
+EXIT_SETTING, EXIT_NO_PAIRS, EXIT_RUNNER = 2, 5, 6
 # The groups of settings whose flags a subcommand takes; the others come from OUTPUT/config.json.
 _GROUPS = {
     "run": ("scan", "embed", "pair", "shard", "run"),
@@ -29,20 +28,7 @@ _GROUPS = {
     "shard": ("shard", "run"),
     "report": ("report", "run"),
 }
-_INPUT_ERRORS = (
-    *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EIO),
-    *(errno.ESTALE, errno.ETIMEDOUT, errno.ENXIO),
-)
-_OUTPUT_ERRORS = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM, errno.ENXIO),
-    *(errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.EIO, errno.ESTALE, errno.ETIMEDOUT),
-)
-_REMEDIES = {
-    errno.ENOSPC: "make room: ",
-    errno.EDQUOT: "raise the quota or make room: ",
-    errno.EACCES: "give the right to write there: ",
-    errno.ETIMEDOUT: "try again later: ",
-}
+_BEAM_FILES = ("--setup_file", "--requirements_file", "--prism_location")
 _EPILOG = (
     "Flags of Apache Beam (--runner, --project, --flink_master, ...) are passed on. --config FILE takes the settings of a config.json."
 )
@@ -59,8 +45,11 @@ def main(command: str, argv: Sequence[str]) -> int:
         config = parse(command, argv)
     except ValueError as error:
         return fail(error, EXIT_SETTING)
-    except OSError as error:  # an earlier run's config.json that cannot be read
-        return fail(f"{error.filename}: {error.strerror}", EXIT_OUTPUT)
+    except Exception as error:  # OUTPUT/config.json may lie in a store
+        found = file_error(error, Config(run=RunConfig(output=_take(argv, "--output")[1] or "")))
+        if found is None:
+            raise
+        return fail(*found)
     from pipeline.run import STAGES, NothingFound, as_json, plan, run_stages
     from pipeline.runners import JobFailed
     from pipeline.stage import InputError
@@ -79,8 +68,8 @@ def main(command: str, argv: Sequence[str]) -> int:
         return fail(error, EXIT_INPUT)
     except ValueError as error:
         return fail(error, EXIT_SETTING)
-    except (OSError, RuntimeError) as error:
-        found = _file_error(error, config.run.output)
+    except Exception as error:  # a store's client raises its own
+        found = file_error(error, config)
         if found is None and isinstance(error, JobFailed):
             found = error.sentence, EXIT_RUNNER
         if found is None:
@@ -95,24 +84,6 @@ def fail(error: object, code: int) -> int:
     return code
 
 
-def _file_error(error: Exception, output: str) -> tuple[str, int] | None:
-    """Returns sentence and exit code if a file could not be read or written; Beam hands on a worker's error as text."""
-    found = re.findall(r"\[Errno (\d+)\] ([^:\n\[]*)(?:: '([^'\n]+)')?", str(error))
-    if not found:
-        return None
-    number, words, output = int(found[-1][0]), found[-1][1].strip(), absolute(output)
-    path = absolute(found[-1][2] or output)
-    if _is_above(path, output) or _is_above(output, path):  # the output, something in it, or a folder above that could not be made
-        remedy = _REMEDIES.get(number, "")
-        sentence = f"--output {output}: {words}; {remedy}finished files are whole, the same command goes on from them"
-        return (sentence, EXIT_OUTPUT) if number in _OUTPUT_ERRORS else None
-    return (f"{path}: {words}", EXIT_INPUT) if number in _INPUT_ERRORS else None
-
-
-def _is_above(folder: str, path: str) -> bool:
-    return os.path.join(path, "").startswith(os.path.join(folder, ""))
-
-
 def parse(command: str, argv: Sequence[str]) -> Config:
     """Turns flags into a configuration.
 
@@ -122,6 +93,10 @@ def parse(command: str, argv: Sequence[str]) -> Config:
       ValueError: for a flag that neither pagepairs nor Beam knows, or for no --output.
       SystemExit: for --help, or a value of the wrong type.
     """
+    for argument in argv:
+        if argument.startswith(("--dry_run=", "--dry-run=")):
+            plan = "it checks the run and prints its plan; Beam's own of that name would build jobs that leave nothing"
+            raise ValueError(f"{argument}: --dry-run takes no value: {plan}")
     argv, file = _take(join_values(join_values(argv, "--input"), "--benchmark"), "--config")
     default = Config()
     if file is not None:
@@ -198,7 +173,24 @@ def _with_absolute_paths(config: Config) -> Config:
         embed=embed,
         pair=pair,
         run=dataclasses.replace(config.run, output=absolute(config.run.output)),
+        beam_args=tuple(_with_absolute_values(config.beam_args)),
     )
+
+
+def _with_absolute_values(beam_args: Sequence[str]) -> Iterator[str]:
+    """Yields Beam's flags, those that name files of this machine with their whole path."""
+    before = ""
+    for argument in beam_args:
+        flag, equals, path = argument.partition("=")
+        if flag in _BEAM_FILES and equals:
+            yield f"{flag}={_absolute(path)}"
+        else:
+            yield _absolute(argument) if before in _BEAM_FILES else argument
+        before = argument
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(path) if path and "://" not in path else path
 
 
 def _read_config(path: str) -> Config:

@@ -1,6 +1,8 @@
 """Stage embed: units to vectors, through Beam's RunInference; one example is one unit, so batches never depend on bundles."""
 
+import functools
 import os
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ from pagepairs.files import write_parquet
 from pagepairs.records import DROPS, embeddings_schema, rows_to_table
 from pipeline.embed_unit import Embedded, EmbedJob, embed_unit
 from pipeline.jobs import name_elements
-from pipeline.journal import Outcome, report_metrics
+from pipeline.journal import Outcome
 from pipeline.models import Models, check_worker, load_models
 from pipeline.runners import CheckedDoFn, is_local, open_job
 
@@ -24,7 +26,17 @@ Task = tuple[str, tuple[int, ...]]
 """A file of units/, and which of the job's encoders it still needs."""
 
 
-class UnitHandler(ModelHandler[Task, list[Embedded], Models]):  # type: ignore[misc]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """What one pass over a unit gave."""
+
+    task: Task
+    embedded: list[Embedded]
+    """Of the encoders that had not finished the unit before."""
+    seconds: float
+
+
+class UnitHandler(ModelHandler[Task, Pass, Models]):  # type: ignore[misc]
     """Runs encoders over units."""
 
     def __init__(self, job: EmbedJob) -> None:
@@ -41,9 +53,15 @@ class UnitHandler(ModelHandler[Task, list[Embedded], Models]):  # type: ignore[m
         """Whether all workers of a machine ask one copy."""
         return self._job.embed.share_model
 
-    def run_inference(self, batch: Sequence[Task], model: Models, inference_args: dict[str, Any] | None = None) -> Iterable[list[Embedded]]:
-        """Yields the vectors of each unit, an entry an encoder."""
-        return [embed_unit(path, targets, model, self._job) for path, targets in batch]
+    def run_inference(self, batch: Sequence[Task], model: Models, inference_args: dict[str, Any] | None = None) -> Iterable[Pass]:
+        """Returns the vectors of each unit; what a bundle that a cluster tries again had finished is not embedded again."""
+        return [self._pass(task, model) for task in batch]
+
+    def _pass(self, task: Task, model: Models) -> Pass:
+        (path, targets), started = task, time.monotonic()
+        todo = [target for target in targets if not self._job.targets[target].journal.has(unit_name(path))]
+        embedded = embed_unit(path, todo, model, self._job) if todo else []
+        return Pass(task=task, embedded=embedded, seconds=time.monotonic() - started)
 
     def get_num_bytes(self, batch: Sequence[Task]) -> int:
         """Length of the paths: the default would pickle the batch to find out."""
@@ -61,12 +79,18 @@ class _WriteVectors(CheckedDoFn):
         super().__init__()
         self._job = job
 
-    def process(self, element: list[Embedded]) -> Iterator[None]:
-        for embedded in element:
-            outcome = write_vectors(embedded, self._job)
-            self._job.targets[embedded.target].journal.write(embedded.unit.removesuffix(".parquet"), outcome)
-            report_metrics("embed", outcome)
+    def process(self, element: Pass) -> Iterator[None]:
+        path, targets = element.task
+        found = {embedded.target: embedded for embedded in element.embedded}
+        for number in targets:
+            target = self._job.targets[number]
+            write = functools.partial(self._write, found.get(number))
+            target.journal.once(target.counters, unit_name(path), write, busy_s=element.seconds)
         yield from ()
+
+    def _write(self, embedded: Embedded | None) -> Outcome:
+        assert embedded is not None, "its journal held the unit, and does no more"
+        return write_vectors(embedded, self._job)
 
 
 def write_vectors(embedded: Embedded, job: EmbedJob) -> Outcome:
@@ -82,6 +106,11 @@ def write_vectors(embedded: Embedded, job: EmbedJob) -> Outcome:
     kept, dropped = len(embedded.image_ids), dict(Counter(row["reason"] for row in embedded.drops))
     counters = {"in": kept + len(embedded.drops), "kept": kept, "dropped": dropped, "errors": 0}
     return Outcome(files=files, counters=counters | embedded.effort)
+
+
+def unit_name(path: str) -> str:
+    """Returns the name of a unit, as its journal entry carries it."""
+    return os.path.basename(path).removesuffix(".parquet")
 
 
 def datasets_of(folder: str) -> tuple[str, str]:
@@ -115,8 +144,7 @@ def embed_units(paths: Sequence[str], job: EmbedJob, options: PipelineOptions) -
     tasks: list[Task] = []
     finished = [target.journal.finished() for target in job.targets]
     for path in sorted(paths):
-        name = os.path.basename(path).removesuffix(".parquet")
-        missing = tuple(number for number, names in enumerate(finished) if name not in names)
+        missing = tuple(number for number, names in enumerate(finished) if unit_name(path) not in names)
         if missing:
             tasks.append((path, missing))
     if tasks:

@@ -10,6 +10,7 @@ from pagepairs.config import EmbedConfig
 from pagepairs.files import read_json, write_json
 from pagepairs.manifest import Manifest, dataset_files, digest_of, read_manifest
 from pagepairs.stores import absolute, exists
+from pipeline.bands import deciding_encoder
 from pipeline.datasets import complete_dataset, is_complete
 from pipeline.embed import datasets_of, embed_units
 from pipeline.embed_unit import EmbedJob, Target
@@ -28,7 +29,7 @@ def describe_encoders(config: EmbedConfig, options: PipelineOptions, workers: in
       ValueError: for an encoder or a setting that cannot be used here.
     """
     check_names(config)
-    here, _ = here_and_there(config, local=is_local(options))
+    here, _ = here_and_there(config, options)
     described = load_models(here).describe()
     if workers > 1 or not is_local(options):
         load_models.cache_clear()  # other processes embed: this one needs the memory no more
@@ -101,13 +102,16 @@ def _find_earlier(run: Run, described: Mapping[str, Described]) -> dict[str, Any
 def _target(run: Run, folder: str, encoder: Described, earlier: Any) -> Target:
     write_json(run.work(f"encoder-{folder}.json"), encoder.digest)
     journal = Journal(run.work(f"embed-{digest_of(encoder.digest)[:16]}"))
-    return Target(folder=folder, digest=encoder.digest, journal=journal, earlier=earlier)
+    decides = folder == encoder_folder(deciding_encoder(run.config))
+    return Target(
+        folder=folder, digest=encoder.digest, journal=journal, counters="embed" if decides else f"embed-{folder}", earlier=earlier
+    )
 
 
 def _embed_units(run: Run, units: Manifest, targets: list[Target]) -> None:
     for target in targets:
         target.journal.forget_others(file.name.removesuffix(".parquet") for file in units.files)
-    _, there = here_and_there(run.config.embed, local=is_local(run.options))
+    _, there = here_and_there(run.config.embed, run.options)
     with watch(run.progress, "embed", units.rows * len(targets), "img") as meter:
         job = EmbedJob(
             output=run.output,

@@ -34,6 +34,8 @@ class Target:
     """Its name under embeddings/."""
     digest: dict[str, str]
     journal: Journal
+    counters: str = "embed"
+    """Namespace of the runner's counters: those of the encoder that decides the pairs are the stage's, as in report.json."""
     earlier: Earlier | None = None
 
 

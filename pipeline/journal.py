@@ -15,6 +15,9 @@ from pagepairs.stores import exists, names_in, store_of
 _READERS = 32
 """Journal entries read at once: one in an object store takes 20 to 50 ms."""
 
+_TIMES = {"embedded_s": "model_ms", "waited_s": "waited_ms"}
+"""Counters of the runner for the times among an outcome's counters."""
+
 
 @dataclass(kw_only=True)
 class Outcome:
@@ -46,15 +49,15 @@ class Journal:
         files = {dataset: [file.as_json() for file in infos] for dataset, infos in outcome.files.items()}
         write_json(self._path(task), {"files": files, "counters": outcome.counters})
 
-    def once(self, label: str, task: str, work: Callable[[], Outcome]) -> None:
+    def once(self, label: str, task: str, work: Callable[[], Outcome], *, busy_s: float = 0.0) -> None:
         """Does a task and marks it as finished, unless it is: a bundle that a cluster tries again holds finished tasks.
 
-        What it counted reaches the runner's counters in either case, under `label`.
+        What it counted reaches the runner's counters in either case, under `label`; `busy_s` is the time that it took before.
         """
         started = time.monotonic()
         if not self.has(task):
             self.write(task, work())
-        report_metrics(label, self.read(task), busy_s=time.monotonic() - started)
+        report_metrics(label, self.read(task), busy_s=busy_s + time.monotonic() - started)
 
     def forget_others(self, tasks: Iterable[str]) -> None:
         """Forgets all finished tasks but these: the files of tasks that a run does not name are deleted or written over."""
@@ -103,12 +106,14 @@ def merge_outcomes(outcomes: Iterable[Outcome]) -> Outcome:
     return Outcome(files=files, counters=merge_counters(outcome.counters for outcome in outcomes))
 
 
-def report_metrics(label: str, outcome: Outcome, *, busy_s: float = 0.0) -> None:
+def report_metrics(label: str, outcome: Outcome, *, busy_s: float) -> None:
     """Adds an outcome to the runner's own counters, under the namespace `label`.
 
-    in, kept, errors, dropped_<reason> and whatever else is one number; bytes_written; busy_ms, the time it took, which gives the rates.
+    in, kept, errors, dropped_<reason> and whatever else is a whole number; bytes_written; busy_ms, the time it took, which gives the rates;
+    of stage embed, model_ms that the network ran and waited_ms that it waited for images.
     """
     counts = {name: value for name, value in outcome.counters.items() if isinstance(value, int)}
+    counts |= {name: round(1000 * outcome.counters[key]) for key, name in _TIMES.items() if key in outcome.counters}
     counts |= {f"dropped_{reason}": value for reason, value in outcome.counters.get("dropped", {}).items()}
     counts["bytes_written"] = sum(info.bytes for infos in outcome.files.values() for info in infos)
     counts["busy_ms"] = round(1000 * busy_s)

@@ -4,9 +4,9 @@ Beam's own handler of such processes waits for ever when one is killed, and a dr
 """
 
 import os
-import select
 import sys
 import threading
+import time
 from typing import Any
 
 from apache_beam.portability import python_urns
@@ -17,7 +17,7 @@ from apache_beam.runners.portability.fn_api_runner.worker_handlers import (
     WorkerHandler,
 )
 
-_ABORT_S = 0.2
+_POLL_S = 0.2
 
 
 class WorkerLost(RuntimeError):
@@ -52,7 +52,7 @@ class _WatchedWorker(SubprocessSdkWorkerHandler):  # type: ignore[misc]
             lost = WorkerLost(f"a worker process died ({error}); finished work is kept, the same command goes on from it")
             while True:  # an instruction that is handed to it later must fail too
                 self.control_conn.abort(lost)
-                if self._stopped.wait(_ABORT_S):
+                if self._stopped.wait(_POLL_S):
                     return
 
 
@@ -62,14 +62,11 @@ def watch_workers() -> None:
 
 
 def end_with(pid: int) -> None:
-    """Ends this process as soon as process `pid` has ended, whatever it is doing then."""
-    try:
-        driver = os.pidfd_open(pid)
-    except ProcessLookupError:
-        os._exit(1)
+    """Ends this process, a child of process `pid`, soon after that has ended, whatever it is doing then."""
 
     def wait() -> None:
-        select.select([driver], [], [])
+        while os.getppid() == pid:  # a child that lost its parent gets another; any system tells so
+            time.sleep(_POLL_S)
         os._exit(1)
 
     threading.Thread(target=wait, name="end_with", daemon=True).start()

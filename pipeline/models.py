@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from encoders import Encoder, encoder_folder, load_encoder
 from encoders.table import entry_of
 from pagepairs.config import EmbedConfig
+from pipeline.runners import is_local, promises_gpu
 
 _CHOICES = ("device", "dtype", "compile", "input_size", "engine")
 
@@ -85,13 +87,14 @@ def check_names(config: EmbedConfig) -> None:
             raise ValueError(f"--encoder {config.encoder}: two of them are called {folder}; rename a file, or embed them into two outputs")
 
 
-def here_and_there(config: EmbedConfig, *, local: bool) -> tuple[EmbedConfig, EmbedConfig]:
+def here_and_there(config: EmbedConfig, options: PipelineOptions) -> tuple[EmbedConfig, EmbedConfig]:
     """Returns the settings with which the encoders are loaded here, where the run begins, and on the workers.
 
-    A cluster's workers have a GPU where one is promised (--gpu-type or --device cuda); the machine that starts the job need not. So
-    it loads the encoders on its CPU, to name them by their digest, in the arithmetic that the GPU will use.
+    A cluster's workers have a GPU where one is promised (--gpu-type, --device cuda, or by the service's options); the machine that starts
+    the job need not. So it loads the encoders on its CPU, to name them by their digest, in the arithmetic that the GPU will use.
     """
-    if local or not (config.gpu_type or config.device == "cuda"):
+    by_service = promises_gpu(options) and config.device == "auto" and any("device" in entry_of(spec).choices for spec in config.encoders)
+    if is_local(options) or not (config.gpu_type or config.device == "cuda" or by_service):
         return config, config
     dtype = "bfloat16" if config.dtype == "auto" else config.dtype
     there = dataclasses.replace(config, device="cuda", dtype=dtype)

@@ -22,7 +22,8 @@ from pipeline.datasets import embedded_digests, work_folder
 from pipeline.pair_matches import check_encoders
 from pipeline.pair_stage import run_pair
 from pipeline.report_compare import check_compare
-from pipeline.runners import check_reach, describe, pipeline_options
+from pipeline.runner_checks import check_reach
+from pipeline.runners import describe, pipeline_options
 from pipeline.scan_stage import LOCK, check_scan_settings, run_scan
 from pipeline.shard_stage import run_shard
 from pipeline.sources import CrawlFile, SourceMap, frames, list_crawl
@@ -46,7 +47,7 @@ def run_stages(config: Config, stages: tuple[str, ...], say: Callable[[str], Non
     """
     output = absolute(config.run.output)
     options = pipeline_options(config.beam_args, config.run.workers)
-    check_reach(options, output, config.scan.input)
+    check_reach(options.get_all_options(), config, stages)
     if "pair" in stages:
         find_band(config)
         find_copies_encoder(config)
@@ -142,7 +143,7 @@ def _report(run: Run) -> None:
 def plan(config: Config, stages: tuple[str, ...]) -> dict[str, Any]:
     """Returns what a run would do: files and bytes to read, parts, folders, the options of its jobs; no file is read whole for that."""
     options = pipeline_options(config.beam_args, config.run.workers)
-    check_reach(options, config.run.output, config.scan.input)
+    check_reach(options.get_all_options(), config, stages)
     output = absolute(config.run.output)
     units, uncut = known_units(_find_input(config, look=True), work_folder(output, CUTS))
     low, high, source = find_band(config)

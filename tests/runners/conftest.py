@@ -49,8 +49,7 @@ def prism(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("prism")
     module = f"github.com/apache/beam/sdks/v2/go/cmd/prism@v{version('apache-beam')}"
     built = subprocess.run(["go", "install", module], capture_output=True, text=True, check=False, env=os.environ | {"GOBIN": str(folder)})
-    if built.returncode:
-        pytest.skip(f"Prism cannot be had: {built.stderr.strip()[-300:]}")
+    assert built.returncode == 0, f"Go is here and Prism cannot be built: {built.stderr.strip()[-300:]}"
     return folder / "prism"
 
 
@@ -62,8 +61,7 @@ def flink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
     jars = tmp_path_factory.mktemp("jars")
     command = ["mvn", "-B", "-q", "-f", str(ROOT / "examples" / "flink.pom.xml"), "dependency:copy-dependencies"]
     fetched = subprocess.run([*command, f"-DoutputDirectory={jars}"], capture_output=True, text=True, check=False)
-    if fetched.returncode:
-        pytest.skip(f"Flink cannot be had: {fetched.stdout.strip()[:300]}")
+    assert fetched.returncode == 0, f"Maven is here and Flink cannot be had: {fetched.stdout.strip()[:300]}"
     with job_server(jars) as flags:
         yield flags
     shutil.rmtree(jars)

@@ -1,6 +1,7 @@
 """A real Flink, with Python workers in the driver (LOOPBACK) and in processes beside it (EXTERNAL): the same bytes, also after a kill."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from launch import environment, start
+from launch import ROOT, environment, start
 from outputs import assert_conserved, assert_sound, data_hashes, journal_files
 
 
@@ -66,3 +67,36 @@ def test_a_killed_worker_of_flink_fails_the_run_and_the_same_command_finishes_it
     found, wanted = data_hashes(output), data_hashes(local_run)
     assert found == (wanted if name == "run" else {path: wanted[path] for path in found})
     assert {path.split("/")[0] for path in found} >= {"images", "links", "pages", "units"}
+
+
+MAVEN = """#!/bin/sh
+for argument; do case $argument in -DoutputDirectory=*) folder=${argument#*=} ;; esac; done
+mkdir -p $folder && echo "$@" > $folder/a.jar && [ ! -e interrupted ]
+"""
+
+
+def test_jars_count_when_they_are_whole_and_other_versions_are_other_jars(tmp_path: Path) -> None:
+    """With a Maven that leaves a jar, and fails while there is a file `interrupted`."""
+    if not shutil.which("make"):
+        pytest.skip("no make here")
+    (tmp_path / "examples").mkdir()
+    for name in ("Makefile", "examples/flink.pom.xml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "mvn").write_text(MAVEN)
+    (tmp_path / "mvn").chmod(0o755)
+
+    def make(target: str, *variables: str) -> int:
+        env = environment(PATH=f"{tmp_path}:{os.environ['PATH']}")
+        return subprocess.run(["make", "-s", target, *variables], cwd=tmp_path, env=env, check=False, capture_output=True).returncode
+
+    (tmp_path / "interrupted").touch()
+    assert make("demo/flink-jars") != 0
+    assert not (tmp_path / "demo" / "flink-jars").exists()
+    (tmp_path / "interrupted").unlink()
+    assert make("demo/flink-jars") == 0
+    assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == ["flink-jars"]
+    (tmp_path / "interrupted").touch()  # what is there is not fetched again
+    assert make("demo/flink-jars") == 0
+    (tmp_path / "interrupted").unlink()
+    assert make("demo/flink-jars-Dbeam-2.77.0-Dflink-1.20", "FLINK=-Dbeam=2.77.0 -Dflink=1.20") == 0
+    assert "-Dbeam=2.77.0 -Dflink=1.20" in (tmp_path / "demo" / "flink-jars-Dbeam-2.77.0-Dflink-1.20" / "a.jar").read_text()

@@ -64,7 +64,30 @@ def test_the_runners_counters_equal_report_json(local_run: Path, tmp_path: Path,
     for dataset, namespace in [("images", "scan"), ("embeddings/builtin", "embed"), ("shards", "shard")]:
         written = sum(path.stat().st_size for path in (output / dataset).glob("*") if path.suffix != ".json" and path.name != "README.md")
         assert counted[namespace, "bytes_written"] >= written > 0
-    assert all(counted[JOBS[stage], "busy_ms"] > 0 for stage in JOBS.keys() - {"embed"})
-    # Beam's own, of the model: one inference a unit, and the time that it took.
+    assert all(counted[JOBS[stage], "busy_ms"] > 0 for stage in JOBS)
+    # Beam's own: one inference a unit, and the time that its images took to be read, decoded and embedded.
     assert counted["embed", "num_inferences"] == len(list((output / "units").glob("*.parquet")))
-    assert counted["embed", "inference_batch_latency_micro_secs"] > 0
+    assert counted["embed", "inference_batch_latency_micro_secs"] >= 1000 * counted["embed", "model_ms"] > 0
+
+
+def test_counters_of_embed_are_those_of_the_encoder_that_decides(
+    site: Path, tmp_path: Path, counted: Counter[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two encoders in one pass, of which the second decides, as with --band: either's times are those that run.json notes of it."""
+    from transformers import Dinov2Config, Dinov2Model
+
+    monkeypatch.setattr("pipeline.embed_stage.deciding_encoder", lambda config: config.embed.encoders[1])
+    network = Dinov2Config(hidden_size=384, num_hidden_layers=12, num_attention_heads=6, image_size=518, patch_size=14)
+    Dinov2Model(network).save_pretrained(tmp_path / "weights")
+    output = tmp_path / "out"
+    encoders = ["--encoder", "builtin,dinov2-small", "--encoder-weights", f",{tmp_path / 'weights'}", "--input-size", "28"]
+    assert main(["scan", "--input", str(site), "--output", str(output)]) == 0
+    counted.clear()
+    assert main(["embed", "--output", str(output), *encoders]) == 0
+    noted = json.loads((output / "run.json").read_text())["stages"]["embed"]["encoders"]
+    for folder, namespace in [("dinov2-small", "embed"), ("builtin", "embed-builtin")]:
+        assert counted[namespace, "in"] == noted[folder]["images"] == 24
+        assert counted[namespace, "kept"] == 24
+        for name, seconds in [("model_ms", "embedded_s"), ("waited_ms", "waited_s")]:
+            assert abs(counted[namespace, name] - 1000 * noted[folder][seconds]) <= 1 + counted["embed", "num_inferences"]
+        assert counted[namespace, "busy_ms"] >= counted[namespace, "model_ms"]

@@ -123,6 +123,7 @@ def test_run_starts_from_the_defaults_whatever_the_output_holds(tmp_path: Path) 
         ("run", ["--input", "a", "--output", "o", "--runer=FlinkRunner"], "no flag --runer; the nearest is --runner"),
         ("run", ["--input", "a", "--output", "o", "-x"], "'-x' belongs to no flag"),
         ("run", ["--input", "a", "--output", "o", "--config"], "--config is missing its value"),
+        ("run", ["--input", "a", "--output", "o", "--dry_run=True"], "--dry_run=True: --dry-run takes no value: it checks the run"),
     ],
 )
 def test_a_wrong_command_line_says_what_is_wrong(command: str, argv: list[str], message: str) -> None:
@@ -136,6 +137,15 @@ def test_beam_flags_pass_through() -> None:
     assert config.beam_args == tuple(beam)
     assert config.pair.seed == 3
     assert {"--runner", "--project", "--flink_master", "--parallelism", "--temp_location", "--setup_file"} <= beam_flags()
+
+
+def test_files_that_beam_flags_name_mean_the_same_from_every_folder() -> None:
+    [package, requirements, prism] = here("setup.py", "r.txt", "prism")
+    given = ["--setup_file", "./setup.py", "--requirements_file=r.txt", "--prism_location=prism", "--temp_location=gs://b/t"]
+    kept = ("--setup_file", package, f"--requirements_file={requirements}", f"--prism_location={prism}", "--temp_location=gs://b/t")
+    assert parse("run", ["--input", "i", "--output", "o", *given]).beam_args == kept
+    url = "--prism_location=https://github.com/apache/beam/releases/tag/v2.77.0"
+    assert parse("run", ["--input", "i", "--output", "o", url]).beam_args == (url,)
 
 
 @pytest.mark.parametrize(

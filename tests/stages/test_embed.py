@@ -15,7 +15,7 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from encoders import load_encoder
 from pagepairs.config import Config, EmbedConfig, RunConfig
 from pagepairs.manifest import read_dataset, read_manifest
-from pipeline.embed import Embed, resource_hints
+from pipeline.embed import Embed, resource_hints, write_vectors
 from pipeline.embed_unit import EmbedJob, Target, embed_unit
 from pipeline.journal import Journal
 from pipeline.models import Models, check_worker, here_and_there
@@ -24,6 +24,7 @@ from pipeline.run import run_stages
 
 Photo = Callable[..., None]
 Settings = Callable[..., Config]
+CLUSTER = PipelineOptions(["--runner=FlinkRunner"])
 SMALL = {"batch_size": 4, "input_size": 28}
 
 
@@ -117,6 +118,24 @@ def test_a_unit_that_one_encoder_has_left_is_finished_for_the_other(tmp_path: Pa
     assert "embed: 1 of 2 units were embedded before by dinov2-small and are kept" in said
     assert {folder: embedded(tmp_path / "out", folder) for folder in wanted} == wanted
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+def test_units_of_a_bundle_that_is_tried_again_are_not_embedded_again(
+    tmp_path: Path, crawl: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builtin = EmbedConfig(encoder="builtin", batch_size=4)
+    run(at(settings(), tmp_path / "once", builtin))
+    twice = dataclasses.replace(at(settings(), tmp_path / "twice", builtin), beam_args=("--direct_runner_bundle_repeat=1",))
+    run(twice, "scan")
+    calls: list[str] = []
+    written: list[str] = []
+    monkeypatch.setattr("pipeline.embed.embed_unit", lambda path, *rest: calls.append(path) or embed_unit(path, *rest))
+    monkeypatch.setattr("pipeline.embed.write_vectors", lambda one, job: written.append(one.unit) or write_vectors(one, job))
+    run(twice, "embed")
+    units = sorted(file.name for file in read_manifest(str(tmp_path / "twice" / "units")).files)
+    assert sorted(Path(path).name for path in calls) == sorted(written) == units
+    assert len(units) == 2
+    assert embedded(tmp_path / "twice", "builtin") == embedded(tmp_path / "once", "builtin")
 
 
 def test_vectors_of_another_run_are_copied_and_the_rest_is_embedded(
@@ -253,13 +272,22 @@ def test_only_the_network_asks_for_a_gpu() -> None:
 
 def test_the_machine_that_starts_needs_no_gpu_and_workers_without_it_fail() -> None:
     promised = EmbedConfig(encoder="dinov2-small", gpu_type="nvidia-l4")
-    here, there = here_and_there(promised, local=False)
+    here, there = here_and_there(promised, CLUSTER)
     assert (here.device, here.dtype, there.device, there.dtype) == ("cpu", "bfloat16", "cuda", "bfloat16")
-    assert here_and_there(promised, local=True) == (promised, promised)
+    assert here_and_there(promised, PipelineOptions([])) == (promised, promised)
     exact = dataclasses.replace(promised, gpu_type="", device="cuda", dtype="float32")
-    assert [side.dtype for side in here_and_there(exact, local=False)] == ["float32", "float32"]
-    plain = EmbedConfig(encoder="builtin")
-    assert here_and_there(plain, local=False) == (plain, plain)
+    assert [side.dtype for side in here_and_there(exact, CLUSTER)] == ["float32", "float32"]
+    plain = EmbedConfig(encoder="dinov2-small")
+    assert here_and_there(plain, CLUSTER) == (plain, plain)
+
+
+def test_a_gpu_of_the_services_options_is_a_promise_too() -> None:
+    """But none about a network that cannot use it, or one that was asked onto the CPU."""
+    served = PipelineOptions(["--runner=DataflowRunner", "--dataflow_service_options=worker_accelerator=type:nvidia-l4;count:1"])
+    here, there = here_and_there(EmbedConfig(encoder="builtin,dinov2-small"), served)
+    assert (here.device, here.dtype, there.device, there.dtype) == ("cpu", "bfloat16", "cuda", "bfloat16")
+    for config in (EmbedConfig(encoder="builtin"), EmbedConfig(encoder="dinov2-small", device="cpu")):
+        assert here_and_there(config, served) == (config, config)
 
 
 def test_a_worker_without_the_promised_gpu_says_so(weights: dict) -> None:
@@ -269,7 +297,7 @@ def test_a_worker_without_the_promised_gpu_says_so(weights: dict) -> None:
 
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    _, there = here_and_there(EmbedConfig(encoder="dinov2-small", encoder_weights=weights["first"], gpu_type="nvidia-l4"), local=False)
+    _, there = here_and_there(EmbedConfig(encoder="dinov2-small", encoder_weights=weights["first"], gpu_type="nvidia-l4"), CLUSTER)
     with pytest.raises(ValueError, match="--device cuda: torch finds no GPU here"):
         load_models(there)
 
