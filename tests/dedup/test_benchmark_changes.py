@@ -1,10 +1,13 @@
 """The seeded changes and the cut that is taken from them."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
-from dedup.benchmark_cut import choose_cut, nearest_others
+from dedup.benchmark import ITEMS
+from dedup.benchmark_cut import Seen, choose_cut, mild_similarities, nearest_others, recall_table
+from dedup.benchmark_hashes import MIN_TEXTURE, open_hashes
 from dedup.changes import CHANGES, HARD, MILD, change
 from dedup.hashes import hamming64, phash64
 
@@ -72,3 +75,18 @@ def test_the_nearest_other_item_is_no_copy_of_the_file() -> None:
     rows = np.array([[1, 0], [1, 0], [0.6, 0.8], [0, 1]], np.float16)
     assert nearest_others(rows, ["a", "a", "b", "c"], np.array([0, 2, 3])).tolist() == pytest.approx([0.6, 0.8, 0.8], abs=1e-3)
     assert nearest_others(rows[:2], ["a", "a"], np.array([0])).tolist() == [-1]
+
+
+def test_what_a_change_leaves_flat_is_found_by_nothing_and_moves_no_cut() -> None:
+    seen = Seen(
+        phash_N=np.zeros(3, np.uint64), pdq_N32=np.zeros((3, 32), np.uint8), texture_N=np.array([90, MIN_TEXTURE, 49]), vectors_ND=None
+    )
+    changed = dict.fromkeys(CHANGES, seen)
+    similarities = dict.fromkeys(CHANGES, np.array([0.9, 0.8, 0.7], np.float32))
+    assert np.unique(mild_similarities(changed, similarities)).tolist() == pytest.approx([0.8, 0.9])
+    [item] = [{"item_id": "", "item": "", "phash": 0, "pdq": bytes(32), "texture": 90}]
+    hashes = open_hashes(pa.Table.from_pylist([item], schema=ITEMS))
+    for row in recall_table(changed, hashes, similarities, 0.6):
+        assert (row["images"], row["hash"], row["embedding"], row["either"], row["neither"]) == (3, 2, 2, 2, 1)
+    with pytest.raises(ValueError, match="all its images are flat"):
+        choose_cut("anything", np.empty(0, np.float32))
