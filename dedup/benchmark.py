@@ -1,6 +1,10 @@
 """A benchmark index: a folder with what is known of the images of a test set, so that a crawl can be kept free of them.
 
-    items.parquet        one row an item: item_id (sha256 of the file), item (its path or name), phash, pdq, texture
+    items.parquet        one row an item: item_id (sha256 of the file), item (its path or name), phash, pdq, texture; those with both
+                         hashes first, then those with pHash alone, with PDQ alone, and flat ones, each in the order of their names
+    phash.npy            uint64 (N,), in the order of items.parquet; 0 where there is none
+    pdq.npy              uint8 (N, 32), likewise
+    kinds.npy            int64 (4,): how many items hold both hashes, pHash alone, PDQ alone, and how many are flat
     vectors.npy          float16 (N, D), of unit length (zeros: a flat image), in the order of items.parquet; absent with hashes alone
     vectors.faiss        the same as a search structure (dedup/benchmark_vectors.py)
     thumbnails.parquet   one row an item: a small WebP, whole; null where there are no pixels
@@ -22,7 +26,7 @@ from pagepairs.files import FileInfo, read_json
 from pagepairs.manifest import digest_of
 from pagepairs.stores import local_copy
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 HASHING = "phash64 and pdq256 of the image at 256 px, v1"
 """What the hashes are of; an index with another one is refused."""
 

@@ -44,14 +44,14 @@ def build(config: BenchmarkConfig) -> Iterator[str]:
       ValueError: if there is nothing to index, a setting cannot be used, or the search would miss too many matches.
     """
     from dedup.benchmark_build import complete_index, index_folder
-    from dedup.benchmark_hashes import MIN_TEXTURE, RULE
+    from dedup.benchmark_hashes import RULE, search_of, write_hashes
     from pipeline.benchmark_measure import measure
 
     with index_folder(config.output) as folder:
-        hashes = read_hashes(config.images)
+        listed = read_hashes(config.images)
         encoder = None
-        if hashes is not None:
-            items = Items(table=hashes, thumbnails=_no_thumbnails(hashes.num_rows), vectors_ND=None, paths=[], unreadable=[])
+        if listed is not None:
+            items = Items(table=listed, thumbnails=_no_thumbnails(listed.num_rows), vectors_ND=None, paths=[], unreadable=[])
         else:
             encoder = _load(config)
             items = read_items(
@@ -59,10 +59,13 @@ def build(config: BenchmarkConfig) -> Iterator[str]:
             )
         if not items.table.num_rows:
             raise ValueError(f"--images {config.images}: none of the {len(items.unreadable):,} files is a readable image")
-        flat = sum(value is not None and value < MIN_TEXTURE for value in items.table["texture"].to_pylist())
+        items = _in_order(items)
+        hashes = search_of(items.table)
+        write_hashes(folder, hashes)
+        flat = int(hashes.kinds_K[-1])
         if items.vectors_ND is not None:
             # All flat images look alike to an encoder too: a vector of zeros is nobody's neighbour.
-            items.vectors_ND[np.array([texture < MIN_TEXTURE for texture in items.table["texture"].to_pylist()])] = 0
+            items.vectors_ND[len(items.vectors_ND) - flat :] = 0
         value: dict[str, Any] = {
             "name": config.name,
             "items": items.table.num_rows,
@@ -73,9 +76,25 @@ def build(config: BenchmarkConfig) -> Iterator[str]:
             "unreadable": _count(row["reason"] for row in items.unreadable),
             "versions": {name: version(name) for name in _VERSIONS},
         }
-        value |= yield from measure(folder, items, encoder, config)
+        value |= yield from measure(folder, items, hashes, encoder, config)
         complete_index(folder, items.table, items.thumbnails, items.unreadable, value)
     yield f"{config.output}: {items.table.num_rows:,} images of {config.name}, {flat:,} of them flat (never matched by hash)" + _bad(items)
+
+
+def _in_order(items: Items) -> Items:
+    """Returns the items in the order of an index, in which flat ones stand last."""
+    from dedup.benchmark_hashes import order_items
+
+    order = order_items(items.table)
+    if (np.diff(order) == 1).all():
+        return items
+    return dataclasses.replace(
+        items,
+        table=items.table.take(pa.array(order)),
+        thumbnails=items.thumbnails.take(pa.array(order)),
+        vectors_ND=None if items.vectors_ND is None else items.vectors_ND[order],
+        paths=[items.paths[row] for row in order] if items.paths else [],
+    )
 
 
 def _spec(config: BenchmarkConfig) -> str:

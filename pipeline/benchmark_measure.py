@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from dedup.benchmark_build import check_recall, write_vectors
 from dedup.benchmark_cut import Seen, choose_cut, mild_similarities, nearest_others, nearest_similarities, recall_table
-from dedup.benchmark_hashes import MIN_TEXTURE, HashSearch, match_all, match_hashes, open_hashes, pdq_array
+from dedup.benchmark_hashes import MIN_TEXTURE, HashSearch, match_all, match_hashes, pdq_array
 from dedup.benchmark_vectors import OpenVectors, choose_search, nearest_items, open_vectors
 from dedup.changes import CHANGES, change
 from dedup.hashes import pdq256, phash64
@@ -22,13 +22,14 @@ from pipeline.benchmark_items import Item, find_items
 from pipeline.look import pixels
 
 
-def measure(folder: str, items: Items, encoder: Encoder | None, config: BenchmarkConfig) -> Generator[str, None, dict[str, Any]]:
+def measure(
+    folder: str, items: Items, hashes: HashSearch, encoder: Encoder | None, config: BenchmarkConfig
+) -> Generator[str, None, dict[str, Any]]:
     """Writes the vectors of an index and measures what it finds; yields lines for the user, returns cut, search and calibration."""
     found: dict[str, Any] = {"cut": 0.0, "cut_source": "", "search": None, "calibration": None}
     if not items.paths:
         return found
-    hashes, ids, rows = open_hashes(items.table), items.table["item_id"].to_pylist(), _sample(items.table, config)
-    flat = int((items.table["texture"].to_numpy() < MIN_TEXTURE).sum())
+    ids, rows, flat = items.table["item_id"].to_pylist(), _sample(items.table, config), int(hashes.kinds_K[-1])
     changed = dict(_see_changed([(items.paths[row], ids[row]) for row in rows], encoder, config))
     similarities, vectors = None, None
     if encoder is not None and items.vectors_ND is not None:

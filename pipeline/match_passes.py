@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from dedup.benchmark import Benchmark
 from pagepairs.files import read_arrow, read_parquet, write_arrow
@@ -159,7 +158,7 @@ def hashes_of(folder: str, content: str) -> Any:
     from dedup.benchmark_hashes import open_hashes
 
     del content  # only a key: another index may take the folder's place
-    return open_hashes(pq.read_table(os.path.join(folder, "items.parquet"), columns=["phash", "pdq", "texture"]))
+    return open_hashes(folder)
 
 
 @functools.lru_cache(maxsize=16)

@@ -7,7 +7,7 @@ from PIL import Image
 
 from dedup.benchmark import ITEMS
 from dedup.benchmark_cut import Seen, choose_cut, mild_similarities, nearest_others, recall_table
-from dedup.benchmark_hashes import MIN_TEXTURE, open_hashes
+from dedup.benchmark_hashes import MIN_TEXTURE, search_of
 from dedup.changes import CHANGES, HARD, MILD, change
 from dedup.hashes import hamming64, phash64
 
@@ -85,7 +85,7 @@ def test_what_a_change_leaves_flat_is_found_by_nothing_and_moves_no_cut() -> Non
     similarities = dict.fromkeys(CHANGES, np.array([0.9, 0.8, 0.7], np.float32))
     assert np.unique(mild_similarities(changed, similarities)).tolist() == pytest.approx([0.8, 0.9])
     [item] = [{"item_id": "", "item": "", "phash": 0, "pdq": bytes(32), "texture": 90}]
-    hashes = open_hashes(pa.Table.from_pylist([item], schema=ITEMS))
+    hashes = search_of(pa.Table.from_pylist([item], schema=ITEMS))
     for row in recall_table(changed, hashes, similarities, 0.6):
         assert (row["images"], row["hash"], row["embedding"], row["either"], row["neither"]) == (3, 2, 2, 2, 1)
     with pytest.raises(ValueError, match="all its images are flat"):

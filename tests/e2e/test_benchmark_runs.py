@@ -83,7 +83,8 @@ def test_the_index_counts_and_lists_what_it_could_not_read(index: Path) -> None:
         *("recompressed", "resized", "greyed", "recoloured", "captioned", "cropped to 95 %")
     ]
     assert sorted(path.name for path in index.iterdir()) == [
-        *("items.parquet", "manifest.json", "thumbnails.parquet", "unreadable.parquet", "vectors.faiss", "vectors.npy")
+        *("items.parquet", "kinds.npy", "manifest.json", "pdq.npy", "phash.npy", "thumbnails.parquet"),
+        *("unreadable.parquet", "vectors.faiss", "vectors.npy"),
     ]
 
 
