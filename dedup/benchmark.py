@@ -5,6 +5,8 @@
     phash.npy            uint64 (N,), in the order of items.parquet; 0 where there is none
     pdq.npy              uint8 (N, 32), likewise
     kinds.npy            int64 (4,): how many items hold both hashes, pHash alone, PDQ alone, and how many are flat
+    ids.npy              S32 (N,): the item_ids as bytes, in ascending order
+    id_rows.npy          int64 (N,): the row of each of them
     vectors.npy          float16 (N, D), of unit length (zeros: a flat image), in the order of items.parquet; absent with hashes alone
     vectors.faiss        the same as a search structure (dedup/benchmark_vectors.py)
     thumbnails.parquet   one row an item: a small WebP, whole; null where there are no pixels

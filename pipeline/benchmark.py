@@ -78,7 +78,9 @@ def build(config: BenchmarkConfig) -> Iterator[str]:
         }
         value |= yield from measure(folder, items, hashes, encoder, config)
         complete_index(folder, items.table, items.thumbnails, items.unreadable, value)
-    yield f"{config.output}: {items.table.num_rows:,} images of {config.name}, {flat:,} of them flat (never matched by hash)" + _bad(items)
+    yield f"{config.output}: {items.table.num_rows:,} images of {config.name}, {flat:,} of them flat (matched by their bytes alone)" + _bad(
+        items
+    )
 
 
 def _in_order(items: Items) -> Items:

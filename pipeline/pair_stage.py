@@ -72,7 +72,7 @@ def run_pair(run: Run) -> None:
         histogram = {"low": -1.0, "high": 1.0, "counts": pairs.counters.pop("histogram")}
         found = {"encoder": folder, "band": {"low": low, "high": high, "source": source}, "histogram": histogram}
         found["settings"] = shown_settings(run.config.pair, benchmarks)
-        matched = match_outcome(job, {name: manifest.rows for name, manifest in inputs.items()}, input_manifest(run, "units", "scan").rows)
+        matched = match_outcome(job, input_manifest(run, "units", "scan").rows)
         duplicates = count_duplicates(images, read_stars(job, journals))
         counters = {
             "matches": matched.counters,

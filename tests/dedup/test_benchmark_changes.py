@@ -84,7 +84,7 @@ def test_what_a_change_leaves_flat_is_found_by_nothing_and_moves_no_cut() -> Non
     changed = dict.fromkeys(CHANGES, seen)
     similarities = dict.fromkeys(CHANGES, np.array([0.9, 0.8, 0.7], np.float32))
     assert np.unique(mild_similarities(changed, similarities)).tolist() == pytest.approx([0.8, 0.9])
-    [item] = [{"item_id": "", "item": "", "phash": 0, "pdq": bytes(32), "texture": 90}]
+    [item] = [{"item_id": "0" * 64, "item": "", "phash": 0, "pdq": bytes(32), "texture": 90}]
     hashes = search_of(pa.Table.from_pylist([item], schema=ITEMS))
     for row in recall_table(changed, hashes, similarities, 0.6):
         assert (row["images"], row["hash"], row["embedding"], row["either"], row["neither"]) == (3, 2, 2, 2, 1)

@@ -14,7 +14,8 @@ from dedup.benchmark_hashes import (
     hash_distances,
     is_match,
     match_hashes,
-    nearest_by_phash,
+    match_images,
+    nearest_by_hashes,
     open_hashes,
     order_items,
     search_of,
@@ -23,7 +24,7 @@ from dedup.benchmark_hashes import (
 
 
 def items(rows: list[tuple[int | None, bytes | None, int | None]]) -> pa.Table:
-    named = [{"item_id": str(n), "item": str(n), "phash": p, "pdq": q, "texture": t} for n, (p, q, t) in enumerate(rows)]
+    named = [{"item_id": f"{n:064x}", "item": str(n), "phash": p, "pdq": q, "texture": t} for n, (p, q, t) in enumerate(rows)]
     table = pa.Table.from_pylist(named, schema=ITEMS)
     return table.take(pa.array(order_items(table)))
 
@@ -78,8 +79,32 @@ def test_a_list_of_one_hash_must_agree_more_closely(item: tuple, phash_bits: int
 def test_the_nearest_item_is_named_and_a_tie_goes_to_the_lowest_row() -> None:
     search = search_of(items([(0b111, CODE, 90), (0b1, CODE, 90), (0b10, CODE, 90)]))
     assert ask(search, [(0, CODE, 90), (0b111, CODE, 90)]) == [(0, 1), (1, 0)]
-    assert nearest_by_phash(search, np.array([0b111, 0b10], np.uint64)).tolist() == [0, 2]
-    assert nearest_by_phash(search_of(items([(None, CODE, None)])), np.array([3], np.uint64)).tolist() == [-1]
+
+
+def nearest(search: HashSearch, phash: list[int], pdq: list[bytes]) -> list[tuple[int, float]]:
+    item, apart = nearest_by_hashes(search, np.array(phash, np.uint64), np.frombuffer(b"".join(pdq), np.uint8).reshape(-1, 32))
+    return list(zip(item.tolist(), apart.tolist(), strict=True))
+
+
+def test_the_nearest_that_stay_are_found_by_whichever_hash_a_list_has() -> None:
+    far = flipped(CODE, 64)  # a quarter of its bits
+    both, alone = (0b1111, far, None), (None, flipped(CODE, 96), None)
+    assert nearest(search_of(items([alone])), [0], [CODE]) == [(0, 0.375)]
+    assert nearest(search_of(items([(0xFF, None, None)])), [0], [CODE]) == [(0, 0.125)]
+    # With both hashes (4 of 64 and 64 of 256 bits) nearer than with PDQ alone (96 of 256), though more bits differ than of pHash.
+    assert nearest(search_of(items([alone, both])), [0], [CODE]) == [(0, (1 / 16 + 1 / 4) / 2)]
+    assert nearest(search_of(items([both, (None, flipped(CODE, 32), None)])), [0, 0b1111], [CODE, far]) == [(1, 0.125), (0, 0.0)]
+    assert nearest(search_of(items([(0b111, CODE, 90), (0b1, CODE, 90), (0b1, CODE, 90)])), [0], [CODE]) == [(1, 1 / 128)]  # a tie
+    assert nearest(search_of(items([(0, CODE, 20)])), [0], [CODE]) == [(-1, np.inf)]
+
+
+def test_equal_files_match_even_where_they_are_flat_and_name_their_item() -> None:
+    search = search_of(items([(0, CODE, 90), (0, CODE, 90), (5, CODE, 20)]))
+    ids = pa.chunked_array([[f"{n:064x}" for n in (2, 9, 1, 7)]])
+    phash, pdq = np.array([5, 5, 0, 0], np.uint64), np.frombuffer(4 * CODE, np.uint8).reshape(-1, 32)
+    query, item = match_images(search, ids, phash, pdq, np.array([20, 20, 90, 90]))
+    assert list(zip(query.tolist(), item.tolist(), strict=True)) == [(0, 2), (2, 1), (3, 0)]
+    assert [array.tolist() for array in match_images(search_of(items([])), ids, phash, pdq, np.array([20, 20, 90, 90]))] == [[], []]
 
 
 def test_no_items_and_no_images() -> None:
@@ -131,7 +156,7 @@ def test_hashes_on_disk_are_mapped_and_those_in_memory(tmp_path: Path) -> None:
     search = search_of(items([(5, CODE, 40), (None, CODE, None), (7, None, None), (6, CODE, 90)]))
     write_hashes(str(tmp_path), search)
     mapped = open_hashes(str(tmp_path))
-    for name in ("phash_N", "pdq_N32", "kinds_K"):
+    for name in ("phash_N", "pdq_N32", "kinds_K", "ids_N", "id_rows_N"):
         assert isinstance(getattr(mapped, name), np.memmap)
         assert getattr(mapped, name).tolist() == getattr(search, name).tolist()
     assert mapped.kinds_K.tolist() == [1, 1, 1, 1]
