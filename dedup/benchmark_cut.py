@@ -16,8 +16,9 @@ from dedup.benchmark_vectors import OpenVectors, nearest_items
 from dedup.changes import CHANGES, MILD
 
 MILD_RECALL = 0.99
-PUBLISHED = {"sscd": (0.45, "published: evaluation sets are kept out at 0.45 in arXiv 2304.07193; 0.75 is 90 % precision on DISC (SSCD)")}
-"""By what the encoder's name begins with."""
+_SSCD = (0.45, "published: evaluation sets are kept out at 0.45 in arXiv 2304.07193; 0.75 is 90 % precision on DISC (SSCD)")
+PUBLISHED = {(f"sscd-sscd_disc_mixup.{kind}", 512): _SSCD for kind in ("torchscript", "torchvision")}
+"""By name and width of the encoder: of the files as Meta publishes them. The numbers are of this network, not of SSCD's others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,19 +31,19 @@ class Seen:
     vectors_ND: np.ndarray | None  # float16
 
 
-def choose_cut(name: str, similarities: np.ndarray) -> tuple[float, str]:
+def choose_cut(name: str, width: int, similarities: np.ndarray) -> tuple[float, str]:
     """Returns the cut of a descriptor and where it comes from.
 
     Args:
       name: of the encoder.
+      width: D, of its vectors.
       similarities: of mildly changed items to their nearest item, float32, as `mild_similarities` returns them.
 
     Raises:
       ValueError: if none is published and there is nothing to calibrate with.
     """
-    for start, published in PUBLISHED.items():
-        if name.startswith(start):
-            return published
+    if (name, width) in PUBLISHED:
+        return PUBLISHED[name, width]
     if not len(similarities):
         remedy = "give --cut, or --encoder none"
         raise ValueError(f"--images: all its images are flat (PDQ quality below {MIN_TEXTURE}), so no cut can be measured: {remedy}")

@@ -143,14 +143,14 @@ def _checked(output: str, benchmarks: Sequence[Benchmark], wanted: np.ndarray) -
 
 
 def _second_opinion(config: AuditConfig, benchmarks: Sequence[Benchmark]) -> dict[str, Any]:
-    from pipeline.second_opinion import ask_hashes, ask_network, read_items, sample_images
+    from pipeline.second_opinion import ask_hashes, ask_network, sample_images
 
     files = dataset_files(os.path.join(config.output, "shards"))
     crop = read_json(os.path.join(config.output, "config.json"))["shard"]["resize"] == "crop"
-    images, items = sample_images(files, config.sample, config.seed), read_items(benchmarks, crop=crop)
-    opinions = {"imagededup PHash": ask_hashes(images, items, benchmarks)}
+    images = sample_images(files, config.sample, config.seed)
+    opinions = {"imagededup PHash": ask_hashes(images, benchmarks, seed=config.seed, crop=crop)}
     if config.cnn_weights:
-        opinions["imagededup CNN"] = ask_network(images, items, benchmarks, config.cnn_weights)
+        opinions["imagededup CNN"] = ask_network(images, benchmarks, config.cnn_weights, seed=config.seed, crop=crop)
     return {name: asdict(opinion) for name, opinion in opinions.items()}
 
 
@@ -166,7 +166,8 @@ def _show(result: Mapping[str, Any]) -> Iterator[str]:
     for name, opinion in result["second_opinion"].items():
         found = [row for row in opinion["rows"] if row["found"]]
         near = len(opinion["rows"]) - len(found)
-        yield f"  {name}: {opinion['images']:,} images of the shards, {opinion['items']:,} items: {len(found):,} alike, {near:,} near"
+        items = f"{opinion['items']:,} of {opinion['of_items']:,} items"
+        yield f"  {name}: {opinion['images']:,} images of the shards, {items}: {len(found):,} alike, {near:,} near"
         yield from (_line(row) for row in opinion["rows"][:_SHOWN])
 
 

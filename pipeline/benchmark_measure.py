@@ -38,7 +38,9 @@ def measure(
         vectors = open_vectors(folder, search)
         similarities = {kind: nearest_similarities(vectors, seen) for kind, seen in changed.items()}
         cut, source = (
-            (config.cut, "--cut") if config.cut is not None else choose_cut(encoder.name, mild_similarities(changed, similarities))
+            (config.cut, "--cut")
+            if config.cut is not None
+            else choose_cut(encoder.name, encoder.width, mild_similarities(changed, similarities))
         )
         found |= {"cut": cut, "cut_source": source, "search": check_recall(folder, search, cut=cut, seed=config.seed)}
         yield f"cut {cut} ({source}); {search.kind} index, decision recall {found['search']['decision_recall']:.4f}"

@@ -63,12 +63,27 @@ def test_mild_and_hard_are_all_and_no_kind_is_both() -> None:
 
 def test_the_cut_finds_99_of_100() -> None:
     similarities = np.arange(1000, dtype=np.float32) / 1000 + np.float32(0.0005)
-    cut, source = choose_cut("anything", similarities[::-1])
+    cut, source = choose_cut("anything", 512, similarities[::-1])
     assert (cut, source) == (0.01, "calibrated: finds 99% of 1,000 mild changes")
     assert (similarities >= np.float32(cut)).mean() >= 0.99
-    cut, _ = choose_cut("anything", np.full(7, 0.87654, np.float32))
+    cut, _ = choose_cut("anything", 512, np.full(7, 0.87654, np.float32))
     assert cut == 0.876
-    assert choose_cut("sscd-sscd_disc_mixup", similarities)[0] == 0.45
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "published"),
+    [
+        ("sscd-sscd_disc_mixup.torchscript", 512, True),
+        ("sscd-sscd_disc_mixup.torchvision", 512, True),
+        ("sscd-sscd_disc_mixup.torchscript", 64, False),  # another network under that name
+        ("sscd-sscd_disc_large.torchscript", 1024, False),
+        ("sscd-sscd_imagenet_mixup.torchscript", 512, False),
+        ("sscd-mine", 512, False),
+    ],
+)
+def test_a_published_cut_is_of_one_network(name: str, width: int, published: bool) -> None:
+    cut, source = choose_cut(name, width, np.full(100, 0.5, np.float32))
+    assert (cut, source.partition(":")[0]) == ((0.45, "published") if published else (0.5, "calibrated"))
 
 
 def test_the_nearest_other_item_is_no_copy_of_the_file() -> None:
@@ -89,4 +104,4 @@ def test_what_a_change_leaves_flat_is_found_by_nothing_and_moves_no_cut() -> Non
     for row in recall_table(changed, hashes, similarities, 0.6):
         assert (row["images"], row["hash"], row["embedding"], row["either"], row["neither"]) == (3, 2, 2, 2, 1)
     with pytest.raises(ValueError, match="all its images are flat"):
-        choose_cut("anything", np.empty(0, np.float32))
+        choose_cut("anything", 512, np.empty(0, np.float32))
