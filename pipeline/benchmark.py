@@ -17,8 +17,10 @@ from pipeline.benchmark_config import BenchmarkConfig
 from pipeline.benchmark_images import Items, read_items
 from pipeline.benchmark_items import find_items, read_hashes
 from pipeline.commands import EXIT_SETTING, fail
+from pipeline.report_text import plain
 
 _ENCODER_SETTINGS = ("device", "dtype", "compile", "input_size", "engine")
+_EXAMPLES = 3
 _VERSIONS = ("pagepairs", "faiss-cpu", "numpy", "pillow", "pdqhash", "simplejpeg")
 
 
@@ -49,14 +51,14 @@ def build(config: BenchmarkConfig) -> Iterator[str]:
 
     with index_folder(config.output) as folder:
         listed = read_hashes(config.images)
-        encoder = None
+        encoder, left_out = None, list[str]()
         if listed is not None:
             items = Items(table=listed, thumbnails=_no_thumbnails(listed.num_rows), vectors_ND=None, paths=[], unreadable=[])
         else:
             encoder = _load(config)
-            items = read_items(
-                find_items(config.images, "--images"), encoder, batch_size=config.embed.batch_size, threads=config.decode_threads
-            )
+            found = find_items(config.images, "--images")
+            left_out = found.left_out
+            items = read_items(found.items, encoder, batch_size=config.embed.batch_size, threads=config.decode_threads)
         if not items.table.num_rows:
             raise ValueError(f"--images {config.images}: none of the {len(items.unreadable):,} files is a readable image")
         items = _in_order(items)
@@ -73,11 +75,14 @@ def build(config: BenchmarkConfig) -> Iterator[str]:
             "spec": _spec_name(config) if encoder else "",
             "width": encoder.width if encoder else 0,
             "hashes": {"rule": RULE, "flat": flat},
+            "left_out": {"count": len(left_out), "examples": left_out[:_EXAMPLES]},
             "unreadable": _count(row["reason"] for row in items.unreadable),
             "versions": {name: version(name) for name in _VERSIONS},
         }
         value |= yield from measure(folder, items, hashes, encoder, config)
         complete_index(folder, items.table, items.thumbnails, items.unreadable, value)
+    if left_out:
+        yield f"left out, as no images by name or content: {len(left_out):,} files, e.g. {', '.join(map(plain, left_out[:_EXAMPLES]))}"
     yield f"{config.output}: {items.table.num_rows:,} images of {config.name}, {flat:,} of them flat (matched by their bytes alone)" + _bad(
         items
     )

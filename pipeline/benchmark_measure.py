@@ -37,11 +37,10 @@ def measure(
         write_vectors(folder, items.vectors_ND, search)
         vectors = open_vectors(folder, search)
         similarities = {kind: nearest_similarities(vectors, seen) for kind, seen in changed.items()}
-        cut, source = (
-            (config.cut, "--cut")
-            if config.cut is not None
-            else choose_cut(encoder.name, encoder.width, mild_similarities(changed, similarities))
-        )
+        if config.cut is not None:
+            cut, source = config.cut, "--cut"
+        else:
+            cut, source = choose_cut(encoder.name, encoder.width, mild_similarities(changed, similarities))
         found |= {"cut": cut, "cut_source": source, "search": check_recall(folder, search, cut=cut, seed=config.seed)}
         yield f"cut {cut} ({source}); {search.kind} index, decision recall {found['search']['decision_recall']:.4f}"
     if not len(rows):
@@ -63,7 +62,7 @@ def _match_unrelated(
 ) -> dict[str, Any]:
     """Counts the images of --unrelated that match, by hash and by embedding."""
     batch, threads = config.embed.batch_size, config.decode_threads
-    other = read_items(find_items(config.unrelated, "--unrelated"), encoder, batch_size=batch, threads=threads)
+    other = read_items(find_items(config.unrelated, "--unrelated").items, encoder, batch_size=batch, threads=threads)
     columns = _hash_columns(other.table)
     textured = columns[2] >= MIN_TEXTURE
     near = nearest_items(vectors, other.vectors_ND[textured])[1] if vectors and other.vectors_ND is not None else None

@@ -47,3 +47,14 @@ def test_a_test_set_of_flat_images_needs_a_cut(tmp_path: Path, pagepairs) -> Non
     assert "all its images are flat (PDQ quality below 50), so no cut can be measured: give --cut, or --encoder none" in done.err
     assert pagepairs(*flags, "--cut", 0.9).code == 0
     assert json.loads((tmp_path / "idx" / "manifest.json").read_text())["calibration"] is None
+
+
+def test_what_is_not_indexed_is_said(tmp_path: Path, pagepairs) -> None:
+    images = write_images(tmp_path / "images", {"val_0001": picture(1, 0), "labels.csv": b"cat", "2.jpg": picture(2, 0), "val.tar": b"tar"})
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "3.jpg").write_bytes(picture(3, 0))
+    (images / "more").symlink_to(tmp_path / "real")
+    manifest, out = build(pagepairs, images, tmp_path / "idx", "--sample", 1, encoder="none")
+    assert manifest["items"] == 3
+    assert manifest["left_out"] == {"count": 2, "examples": ["labels.csv", "val.tar"]}
+    assert "left out, as no images by name or content: 2 files, e.g. labels.csv, val.tar" in out
