@@ -16,9 +16,10 @@
 It is complete when it stands under its name: `dedup.benchmark_build` writes it aside.
 """
 
+import hashlib
 import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -89,7 +90,7 @@ def read_benchmark(folder: str) -> Benchmark:
     """Returns an index.
 
     Raises:
-      ValueError: if the folder is no index, an index of another version, or a file of it has another length.
+      ValueError: if the folder is no index, an index of another version, or a file of it has another length; `check_bytes` looks closer.
     """
     try:
         here = local_copy(folder)
@@ -120,6 +121,22 @@ def read_benchmark(folder: str) -> Benchmark:
         content=digest_of([decides, [[file["name"], file["sha256"]] for file in value["files"]]]),
         manifest=value,
     )
+
+
+def check_bytes(benchmarks: Sequence[Benchmark]) -> None:
+    """Compares the files of indexes with the sha256 in their manifests: 1.1 GB/s of a core, so 4 s for a flat million of 768 numbers.
+
+    Raises:
+      ValueError: if a file holds other bytes, as after a bad copy.
+    """
+    for benchmark in benchmarks:
+        here = local_copy(benchmark.folder)
+        for entry in benchmark.manifest["files"]:
+            with open(os.path.join(here, entry["name"]), "rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
+                    raise ValueError(
+                        f"--benchmark {benchmark.folder}: {entry['name']} holds other bytes than were built: copy or build it again"
+                    )
 
 
 def read_benchmarks(folders: tuple[str, ...]) -> list[Benchmark]:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.compute as pc
 import tyro
 
-from dedup.benchmark import Benchmark, read_benchmarks
+from dedup.benchmark import Benchmark, check_bytes, read_benchmarks
 from pagepairs.files import atomic, read_json, read_parquet, write_json
 from pagepairs.keys import prefix64
 from pagepairs.manifest import dataset_files, read_manifest
@@ -74,6 +74,7 @@ def audit(config: AuditConfig) -> dict[str, Any]:
       ValueError: if the run is not complete, or an index has other vectors than the run.
     """
     benchmarks = read_benchmarks(config.benchmark)
+    check_bytes(benchmarks)
     check_encoders(benchmarks, embedded_digests(config.output), config.output)
     pairs = dataset_files(os.path.join(config.output, "pairs"))
     # One folder an audit, removed at its end: nothing of an earlier one is believed.

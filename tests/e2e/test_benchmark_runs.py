@@ -200,6 +200,19 @@ def test_another_encoder_is_refused_before_anything_is_written(
     assert "benchmark build" in pagepairs(*run, "--encoder", "builtin", "--benchmark", tmp_path / "none").err
 
 
+def test_an_index_with_a_spoilt_byte_is_refused(site_run: Path, site_files: list[Path], index: Path, tmp_path: Path, pagepairs) -> None:
+    spoilt = shutil.copytree(index, tmp_path / "idx")
+    body = bytearray((spoilt / "vectors.npy").read_bytes())
+    body[-5] ^= 1
+    (spoilt / "vectors.npy").write_bytes(body)
+    output = shutil.copytree(site_run, tmp_path / "out")
+    run = ["run", "--input", *site_files, "--output", output, "--encoder", "builtin"]
+    for command in (["audit", "--output", output, "--sample", 0], run):
+        done = pagepairs(*command, "--benchmark", spoilt)
+        assert (done.code, "vectors.npy holds other bytes than were built" in done.err) == (2, True), done.err
+    assert data_hashes(output) == data_hashes(site_run)
+
+
 def test_flat_images_match_by_their_bytes_alone(tmp_path: Path, pagepairs) -> None:
     flat = [encode(Image.new("RGB", (300, 260), (grey, grey, grey))) for grey in (126, 127, 128)]
     urls = [f"https://site.example/1/{name}.jpg" for name in ("flat", "same", "0")]
