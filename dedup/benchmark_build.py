@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from dedup.benchmark import UNREADABLE, VectorSearch, write_manifest_value
+from dedup.benchmark_hashes import HASH_FILES
 from dedup.benchmark_vectors import DECISION_RECALL, build_index, decision_recall, open_vectors
 from pagepairs.files import FileInfo, write_json, write_parquet
 from pagepairs.stores import is_remote
@@ -65,7 +66,7 @@ def check_recall(folder: str, search: VectorSearch, *, cut: float, seed: int) ->
 
 
 def complete_index(folder: str, items: pa.Table, thumbnails: pa.Table, unreadable: list[dict[str, str]], value: Mapping[str, Any]) -> None:
-    """Writes the tables and the manifest of an index whose vectors, if any, are in the folder.
+    """Writes the tables and the manifest of an index whose hashes, and vectors, if any, are in the folder.
 
     Args:
       items: columns of dedup.benchmark.ITEMS.
@@ -78,8 +79,8 @@ def complete_index(folder: str, items: pa.Table, thumbnails: pa.Table, unreadabl
         write_parquet(os.path.join(folder, "thumbnails.parquet"), thumbnails, row_group_rows=256, compression="none"),
         write_parquet(os.path.join(folder, "unreadable.parquet"), pa.Table.from_pylist(unreadable, schema=UNREADABLE)),
     ]
-    vectors = (name for name in ("vectors.npy", "vectors.faiss") if os.path.exists(os.path.join(folder, name)))
-    files += [_file_info(folder, name, items.num_rows) for name in vectors]
+    arrays = (name for name in (*HASH_FILES, "vectors.npy", "vectors.faiss") if os.path.exists(os.path.join(folder, name)))
+    files += [_file_info(folder, name, items.num_rows) for name in arrays]
     write_json(os.path.join(folder, "manifest.json"), write_manifest_value(files, value))
 
 

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from dedup.benchmark_hashes import HashSearch, match_hashes
+from dedup.benchmark_hashes import MIN_TEXTURE, HashSearch, match_hashes
 from dedup.benchmark_vectors import OpenVectors, nearest_items
 from dedup.changes import CHANGES, MILD
 
 MILD_RECALL = 0.99
-PUBLISHED = {"sscd": (0.45, "published: evaluation sets are kept out at 0.45 in arXiv 2304.07193; 0.75 is 90 % precision on DISC (SSCD)")}
-"""By what the encoder's name begins with."""
+_SSCD = (0.45, "published: evaluation sets are kept out at 0.45 in arXiv 2304.07193; 0.75 is 90 % precision on DISC (SSCD)")
+PUBLISHED = {(f"sscd-sscd_disc_mixup.{kind}", 512): _SSCD for kind in ("torchscript", "torchvision")}
+"""By name and width of the encoder: of the files as Meta publishes them. The numbers are of this network, not of SSCD's others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,19 +31,31 @@ class Seen:
     vectors_ND: np.ndarray | None  # float16
 
 
-def choose_cut(name: str, mild_similarities: np.ndarray) -> tuple[float, str]:
+def choose_cut(name: str, width: int, similarities: np.ndarray) -> tuple[float, str]:
     """Returns the cut of a descriptor and where it comes from.
 
     Args:
       name: of the encoder.
-      mild_similarities: of mildly changed items to their nearest item, float32.
+      width: D, of its vectors.
+      similarities: of mildly changed items to their nearest item, float32, as `mild_similarities` returns them.
+
+    Raises:
+      ValueError: if none is published and there is nothing to calibrate with.
     """
-    for start, published in PUBLISHED.items():
-        if name.startswith(start):
-            return published
-    lost = math.floor((1 - MILD_RECALL) * len(mild_similarities))
-    found = float(np.sort(mild_similarities)[lost])
-    return math.floor(found * 1000) / 1000, f"calibrated: finds {MILD_RECALL:.0%} of {len(mild_similarities):,} mild changes"
+    if (name, width) in PUBLISHED:
+        return PUBLISHED[name, width]
+    if not len(similarities):
+        remedy = "give --cut, or --encoder none"
+        raise ValueError(f"--images: all its images are flat (PDQ quality below {MIN_TEXTURE}), so no cut can be measured: {remedy}")
+    lost = math.floor((1 - MILD_RECALL) * len(similarities))
+    found = float(np.sort(similarities)[lost])
+    return math.floor(found * 1000) / 1000, f"calibrated: finds {MILD_RECALL:.0%} of {len(similarities):,} mild changes"
+
+
+def mild_similarities(changed: Mapping[str, Seen], similarities: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Returns the similarities that a cut is taken from: of mild changes, but for those that leave an image flat, which no cut finds."""
+    textured = [similarities[kind][seen.texture_N >= MIN_TEXTURE] for kind, seen in changed.items() if kind in MILD]
+    return np.concatenate([np.empty(0, np.float32), *textured])
 
 
 def nearest_similarities(vectors: OpenVectors, seen: Seen) -> np.ndarray:
@@ -68,6 +81,8 @@ def recall_table(
 ) -> list[dict[str, Any]]:
     """Returns one row a kind of change: how many images were changed, and found by hash, by embedding, by either, by neither.
 
+    One that a change leaves flat is found by neither, as in a crawl.
+
     Args:
       changed: the images after each kind of change.
       similarities: to the nearest item, as `nearest_similarities` returns them; None in an index of hashes alone.
@@ -79,7 +94,7 @@ def recall_table(
         by_hash[match_hashes(hashes, seen.phash_N, seen.pdq_N32, seen.texture_N)[0]] = True
         row: dict[str, Any] = {"change": kind, "mild": kind in MILD, "images": count}
         if similarities is not None:
-            by_embedding = similarities[kind] >= np.float32(cut)
+            by_embedding = (similarities[kind] >= np.float32(cut)) & (seen.texture_N >= MIN_TEXTURE)
             low, median = (round(float(value), 4) for value in np.quantile(similarities[kind], (0.01, 0.5)))
             row |= {"similarity_p1": low, "similarity_p50": median}
         found = {"hash": by_hash, "embedding": by_embedding, "either": by_hash | by_embedding, "neither": ~(by_hash | by_embedding)}

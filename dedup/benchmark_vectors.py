@@ -1,7 +1,8 @@
 """Which images of a crawl are benchmark items by their embeddings: FAISS finds candidates, exact products decide.
 
 Three kinds, chosen by size: `flat` compares with everything, from a file that all processes map (IO_FLAG_MMAP_IFC); `pq` does at 4 bits
-for every 4 dimensions (fast scan, 96 MB a million of 768, not shared but small); `ivf` looks into some cells of such an index.
+for every 4 dimensions (fast scan, 96 MB a million of 768); `ivf` looks into some cells of such an index. FAISS 1.15 maps no fast-scan
+codes, whatever the flag, so each process holds its own of those: 2 GB at 20 million, beside the vectors, which are mapped for all kinds.
 Whatever kind, the best candidates are compared again with the stored vectors, as stage pair compares: the float64 dot product of float16
 vectors, rounded to float32. So a similarity does not depend on the kind, the batch or the machine.
 """

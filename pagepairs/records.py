@@ -130,7 +130,7 @@ MATCHES = pa.schema(
         ("phash_distance", pa.int16()),  # bits of 64; null where the item has no such hash
         ("pdq_distance", pa.int16()),  # bits of 256
         ("similarity", pa.float32()),  # null in an index of hashes alone
-        ("signal", pa.string()),  # hash, embedding, both; "" = no match: one of the nearest images that stay
+        ("signal", pa.string()),  # hash (or equal bytes), embedding, both; "" = no match: one of the nearest images that stay
         ("thumbnail", pa.binary()),  # of the item, WebP; of the rows that the report shows
     ]
 )

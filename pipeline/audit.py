@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.compute as pc
 import tyro
 
-from dedup.benchmark import Benchmark, read_benchmarks
+from dedup.benchmark import Benchmark, check_bytes, read_benchmarks
 from pagepairs.files import atomic, read_json, read_parquet, write_json
 from pagepairs.keys import prefix64
 from pagepairs.manifest import dataset_files, read_manifest
@@ -74,6 +74,7 @@ def audit(config: AuditConfig) -> dict[str, Any]:
       ValueError: if the run is not complete, or an index has other vectors than the run.
     """
     benchmarks = read_benchmarks(config.benchmark)
+    check_bytes(benchmarks)
     check_encoders(benchmarks, embedded_digests(config.output), config.output)
     pairs = dataset_files(os.path.join(config.output, "pairs"))
     # One folder an audit, removed at its end: nothing of an earlier one is believed.
@@ -84,16 +85,16 @@ def audit(config: AuditConfig) -> dict[str, Any]:
         with atomic(only) as file:
             np.save(file, wanted)
         job = MatchJob(output=config.output, work=work, benchmarks=tuple(benchmarks), only=only)
-        matches = find_matches(job, pipeline_options([], config.workers))
+        matches, _ = find_matches(job, pipeline_options([], config.workers))
     finally:
         store_of(work).remove_tree(work)
     rows = matches.drop_columns(["thumbnail"]).to_pylist()
     left = [row for row in rows if row["signal"]]
-    survivors = sorted((row for row in rows if not row["signal"]), key=lambda row: (row["benchmark"], -(row["similarity"] or 0)))
+    survivors = sorted((row for row in rows if not row["signal"]), key=_apart)
     checked = _checked(config.output, benchmarks, wanted)
     second = _second_opinion(config, benchmarks) if config.sample else {}
     found = [row for opinion in second.values() for row in opinion["rows"] if row["found"]]
-    complete = all(count == len(wanted) for name, count in checked.items() if name != "flat")
+    complete = all(count == len(wanted) - (0 if name == "bytes" else checked["flat"]) for name, count in checked.items() if name != "flat")
     return {
         "pairs": read_manifest(os.path.join(config.output, "pairs")).rows,
         "images": len(wanted),
@@ -106,6 +107,13 @@ def audit(config: AuditConfig) -> dict[str, Any]:
     }
 
 
+def _apart(row: Mapping[str, Any]) -> tuple[str, float, str]:
+    """Orders survivors: the nearest first by cosine, or by the share of bits that differ where there is none."""
+    distances = [row[name] / bits for name, bits in (("phash_distance", 64), ("pdq_distance", 256)) if row[name] is not None]
+    apart = sum(distances) / max(1, len(distances)) if row["similarity"] is None else -row["similarity"]
+    return row["benchmark"], apart, row["image_id"]
+
+
 def image_prefixes(pairs: Sequence[str]) -> np.ndarray:
     """Returns the first 64 bits of the id of every image in files of pairs/, sorted, each once; uint64."""
     found = np.empty(0, np.uint64)
@@ -116,12 +124,12 @@ def image_prefixes(pairs: Sequence[str]) -> np.ndarray:
 
 
 def _checked(output: str, benchmarks: Sequence[Benchmark], wanted: np.ndarray) -> dict[str, int]:
-    """How many of the images had hashes, and vectors of each encoder, to be compared by; and how many are flat and so never match."""
+    """How many images were compared by their bytes, by hash and by vectors of each encoder; and how many are flat: by bytes alone."""
     from dedup.benchmark_hashes import MIN_TEXTURE
 
     encoders = sorted({benchmark.encoder["name"] for benchmark in benchmarks if benchmark.encoder})
     datasets = {"hash": "images"} | {f"embedding {name}": f"embeddings/{name}" for name in encoders}
-    counts, flat = {}, np.zeros(len(wanted), bool)
+    found, flat = {}, np.zeros(len(wanted), bool)
     for signal, dataset in datasets.items():
         seen = np.zeros(len(wanted), bool)
         for path in dataset_files(os.path.join(output, dataset)):
@@ -130,19 +138,20 @@ def _checked(output: str, benchmarks: Sequence[Benchmark], wanted: np.ndarray) -
             seen |= np.isin(wanted, prefix64(table["image_id"]))
             if signal == "hash":
                 flat |= np.isin(wanted, prefix64(table.filter(pc.less(table["texture"], MIN_TEXTURE))["image_id"]))
-        counts[signal] = int(seen.sum())
+        found[signal] = seen
+    counts = {"bytes": int(found["hash"].sum())} | {signal: int((seen & ~flat).sum()) for signal, seen in found.items()}
     return counts | {"flat": int(flat.sum())}
 
 
 def _second_opinion(config: AuditConfig, benchmarks: Sequence[Benchmark]) -> dict[str, Any]:
-    from pipeline.second_opinion import ask_hashes, ask_network, read_items, sample_images
+    from pipeline.second_opinion import ask_hashes, ask_network, sample_images
 
     files = dataset_files(os.path.join(config.output, "shards"))
     crop = read_json(os.path.join(config.output, "config.json"))["shard"]["resize"] == "crop"
-    images, items = sample_images(files, config.sample, config.seed), read_items(benchmarks, crop=crop)
-    opinions = {"imagededup PHash": ask_hashes(images, items, benchmarks)}
+    images = sample_images(files, config.sample, config.seed)
+    opinions = {"imagededup PHash": ask_hashes(images, benchmarks, seed=config.seed, crop=crop)}
     if config.cnn_weights:
-        opinions["imagededup CNN"] = ask_network(images, items, benchmarks, config.cnn_weights)
+        opinions["imagededup CNN"] = ask_network(images, benchmarks, config.cnn_weights, seed=config.seed, crop=crop)
     return {name: asdict(opinion) for name, opinion in opinions.items()}
 
 
@@ -150,7 +159,7 @@ def _show(result: Mapping[str, Any]) -> Iterator[str]:
     names = ", ".join(f"{benchmark['name']} ({benchmark['items']:,} images)" for benchmark in result["benchmarks"])
     yield f"{result['pairs']:,} pairs of {result['images']:,} images against {names}"
     for signal, count in result["checked"].items():
-        yield f"  {'' if signal == 'flat' else 'compared by '}{signal}: {count:,} of {result['images']:,}"
+        yield f"  {'flat, by bytes alone' if signal == 'flat' else f'compared by {signal}'}: {count:,} of {result['images']:,}"
     yield f"  left in the pairs: {len(result['left']):,}"
     yield from (_line(row) for row in result["left"][:_SHOWN])
     yield f"  nearest that stay: {len(result['survivors']):,}"
@@ -158,7 +167,8 @@ def _show(result: Mapping[str, Any]) -> Iterator[str]:
     for name, opinion in result["second_opinion"].items():
         found = [row for row in opinion["rows"] if row["found"]]
         near = len(opinion["rows"]) - len(found)
-        yield f"  {name}: {opinion['images']:,} images of the shards, {opinion['items']:,} items: {len(found):,} alike, {near:,} near"
+        items = f"{opinion['items']:,} of {opinion['of_items']:,} items"
+        yield f"  {name}: {opinion['images']:,} images of the shards, {items}: {len(found):,} alike, {near:,} near"
         yield from (_line(row) for row in opinion["rows"][:_SHOWN])
 
 

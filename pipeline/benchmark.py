@@ -17,8 +17,10 @@ from pipeline.benchmark_config import BenchmarkConfig
 from pipeline.benchmark_images import Items, read_items
 from pipeline.benchmark_items import find_items, read_hashes
 from pipeline.commands import EXIT_SETTING, fail
+from pipeline.report_text import plain
 
 _ENCODER_SETTINGS = ("device", "dtype", "compile", "input_size", "engine")
+_EXAMPLES = 3
 _VERSIONS = ("pagepairs", "faiss-cpu", "numpy", "pillow", "pdqhash", "simplejpeg")
 
 
@@ -44,25 +46,28 @@ def build(config: BenchmarkConfig) -> Iterator[str]:
       ValueError: if there is nothing to index, a setting cannot be used, or the search would miss too many matches.
     """
     from dedup.benchmark_build import complete_index, index_folder
-    from dedup.benchmark_hashes import MIN_TEXTURE, RULE
+    from dedup.benchmark_hashes import RULE, search_of, write_hashes
     from pipeline.benchmark_measure import measure
 
     with index_folder(config.output) as folder:
-        hashes = read_hashes(config.images)
-        encoder = None
-        if hashes is not None:
-            items = Items(table=hashes, thumbnails=_no_thumbnails(hashes.num_rows), vectors_ND=None, paths=[], unreadable=[])
+        listed = read_hashes(config.images)
+        encoder, left_out = None, list[str]()
+        if listed is not None:
+            items = Items(table=listed, thumbnails=_no_thumbnails(listed.num_rows), vectors_ND=None, paths=[], unreadable=[])
         else:
             encoder = _load(config)
-            items = read_items(
-                find_items(config.images, "--images"), encoder, batch_size=config.embed.batch_size, threads=config.decode_threads
-            )
+            found = find_items(config.images, "--images")
+            left_out = found.left_out
+            items = read_items(found.items, encoder, batch_size=config.embed.batch_size, threads=config.decode_threads)
         if not items.table.num_rows:
             raise ValueError(f"--images {config.images}: none of the {len(items.unreadable):,} files is a readable image")
-        flat = sum(value is not None and value < MIN_TEXTURE for value in items.table["texture"].to_pylist())
+        items = _in_order(items)
+        hashes = search_of(items.table)
+        write_hashes(folder, hashes)
+        flat = int(hashes.kinds_K[-1])
         if items.vectors_ND is not None:
             # All flat images look alike to an encoder too: a vector of zeros is nobody's neighbour.
-            items.vectors_ND[np.array([texture < MIN_TEXTURE for texture in items.table["texture"].to_pylist()])] = 0
+            items.vectors_ND[len(items.vectors_ND) - flat :] = 0
         value: dict[str, Any] = {
             "name": config.name,
             "items": items.table.num_rows,
@@ -70,12 +75,33 @@ def build(config: BenchmarkConfig) -> Iterator[str]:
             "spec": _spec_name(config) if encoder else "",
             "width": encoder.width if encoder else 0,
             "hashes": {"rule": RULE, "flat": flat},
+            "left_out": {"count": len(left_out), "examples": left_out[:_EXAMPLES]},
             "unreadable": _count(row["reason"] for row in items.unreadable),
             "versions": {name: version(name) for name in _VERSIONS},
         }
-        value |= yield from measure(folder, items, encoder, config)
+        value |= yield from measure(folder, items, hashes, encoder, config)
         complete_index(folder, items.table, items.thumbnails, items.unreadable, value)
-    yield f"{config.output}: {items.table.num_rows:,} images of {config.name}, {flat:,} of them flat (never matched by hash)" + _bad(items)
+    if left_out:
+        yield f"left out, as no images by name or content: {len(left_out):,} files, e.g. {', '.join(map(plain, left_out[:_EXAMPLES]))}"
+    yield f"{config.output}: {items.table.num_rows:,} images of {config.name}, {flat:,} of them flat (matched by their bytes alone)" + _bad(
+        items
+    )
+
+
+def _in_order(items: Items) -> Items:
+    """Returns the items in the order of an index, in which flat ones stand last."""
+    from dedup.benchmark_hashes import order_items
+
+    order = order_items(items.table)
+    if (np.diff(order) == 1).all():
+        return items
+    return dataclasses.replace(
+        items,
+        table=items.table.take(pa.array(order)),
+        thumbnails=items.thumbnails.take(pa.array(order)),
+        vectors_ND=None if items.vectors_ND is None else items.vectors_ND[order],
+        paths=[items.paths[row] for row in order] if items.paths else [],
+    )
 
 
 def _spec(config: BenchmarkConfig) -> str:

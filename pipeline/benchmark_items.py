@@ -3,7 +3,7 @@
 import hashlib
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -14,9 +14,11 @@ import pyarrow.parquet as pq
 
 from dedup.benchmark import ITEMS
 from pagepairs.files import open_read, parquet_source
-from pagepairs.images import ImageError
+from pagepairs.images import ImageError, sniff
 from pagepairs.stores import exists, is_folder, is_remote, store_of
 from pipeline.sources.folder import IMAGE_SUFFIXES
+
+_SNIFFED_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,25 +57,63 @@ _TABLES: dict[str, Callable[[str | BinaryIO], pa.Table]] = {
 }
 
 
-def find_items(images: str, flag: str) -> list[Item]:
-    """Returns the files of a folder (images by their suffix, with all below it) or of a table's column path, sorted by name.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a folder or table holds."""
+
+    items: list[Item]
+    left_out: list[str]
+    """Names of files that are no images by name or content, and of rows without a path."""
+
+
+def find_items(images: str, flag: str) -> Found:
+    """Returns the files of a folder that are images by name or by their first bytes, or those of a table's column path, sorted by name.
 
     Raises:
       ValueError: if there is no such folder or table, the table has no column path, or there is no image.
     """
     if is_folder(images):
-        paths = [path for path in store_of(images).files(images) if path.lower().endswith(IMAGE_SUFFIXES)]
-        items = [Item(path=path, name=path[len(os.path.join(images, "")) :]) for path in paths]
+        found = sorted(store_of(images).files(images) if is_remote(images) else _walk(images))
+        named = {path[len(os.path.join(images, "")) :]: path for path in found}
+        is_image = {name: _is_image(path) for name, path in named.items()}
+        items = [Item(path=path, name=name) for name, path in named.items() if is_image[name]]
+        left_out = [name for name in named if not is_image[name]]
     else:
         table = _read_table(images, flag)
         if "path" not in table.column_names:
             raise ValueError(f"{flag} {images}: the table has neither a column path nor phash or pdq, only {', '.join(table.column_names)}")
-        paths = [path for path in table["path"].to_pylist() if path]
+        paths = table["path"].to_pylist()
         folder = os.path.dirname(images)
-        items = [Item(path=path if is_remote(path) else os.path.join(folder, path), name=path) for path in paths]
+        items = [Item(path=path if is_remote(path) else os.path.join(folder, path), name=path) for path in paths if path]
+        left_out = [f"row {number}, without a path" for number, path in enumerate(paths, 1) if not path]
     if not items:
         raise ValueError(f"{flag} {images}: there is no image in it")
-    return sorted(items, key=lambda item: item.name)
+    return Found(items=sorted(items, key=lambda item: item.name), left_out=left_out)
+
+
+def _walk(folder: str) -> Iterator[str]:
+    """Yields all files below a folder, through links; a folder that is reached twice, as in a cycle, is walked once."""
+    known: set[tuple[int, int]] = set()
+
+    def refuse(error: OSError) -> None:
+        raise error  # os.walk would leave the folder out without a word
+
+    for top, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
+        stat = os.stat(top)
+        if (stat.st_dev, stat.st_ino) in known:
+            folders.clear()
+            continue
+        known.add((stat.st_dev, stat.st_ino))
+        folders.sort()
+        yield from (os.path.join(top, name) for name in files)
+
+
+def _is_image(path: str) -> bool:
+    """Tells whether a file is one to decode: what is named as an image, begins like one, or leads nowhere is listed if it gives none."""
+    if path.lower().endswith(IMAGE_SUFFIXES) or not exists(path):
+        return True
+    with open_read(path) as file:
+        return sniff(file.read(_SNIFFED_BYTES)) not in ("", "html", "pdf")
 
 
 def read_hashes(images: str) -> pa.Table | None:

@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 
 from dedup.benchmark_build import check_recall, write_vectors
-from dedup.benchmark_cut import Seen, choose_cut, nearest_others, nearest_similarities, recall_table
-from dedup.benchmark_hashes import HashSearch, match_all, match_hashes, open_hashes, pdq_array
+from dedup.benchmark_cut import Seen, choose_cut, mild_similarities, nearest_others, nearest_similarities, recall_table
+from dedup.benchmark_hashes import MIN_TEXTURE, HashSearch, match_all, match_hashes, pdq_array
 from dedup.benchmark_vectors import OpenVectors, choose_search, nearest_items, open_vectors
-from dedup.changes import CHANGES, MILD, change
+from dedup.changes import CHANGES, change
 from dedup.hashes import pdq256, phash64
 from encoders import Encoder, embed_all
 from pagepairs.images import working_image
@@ -22,12 +22,14 @@ from pipeline.benchmark_items import Item, find_items
 from pipeline.look import pixels
 
 
-def measure(folder: str, items: Items, encoder: Encoder | None, config: BenchmarkConfig) -> Generator[str, None, dict[str, Any]]:
+def measure(
+    folder: str, items: Items, hashes: HashSearch, encoder: Encoder | None, config: BenchmarkConfig
+) -> Generator[str, None, dict[str, Any]]:
     """Writes the vectors of an index and measures what it finds; yields lines for the user, returns cut, search and calibration."""
     found: dict[str, Any] = {"cut": 0.0, "cut_source": "", "search": None, "calibration": None}
     if not items.paths:
         return found
-    hashes, ids, rows = open_hashes(items.table), items.table["item_id"].to_pylist(), _sample(items.table["item_id"], config)
+    ids, rows, flat = items.table["item_id"].to_pylist(), _sample(items.table, config), int(hashes.kinds_K[-1])
     changed = dict(_see_changed([(items.paths[row], ids[row]) for row in rows], encoder, config))
     similarities, vectors = None, None
     if encoder is not None and items.vectors_ND is not None:
@@ -35,18 +37,24 @@ def measure(folder: str, items: Items, encoder: Encoder | None, config: Benchmar
         write_vectors(folder, items.vectors_ND, search)
         vectors = open_vectors(folder, search)
         similarities = {kind: nearest_similarities(vectors, seen) for kind, seen in changed.items()}
-        mild = np.concatenate([similarities[kind] for kind in MILD])
-        cut, source = (config.cut, "--cut") if config.cut is not None else choose_cut(encoder.name, mild)
+        if config.cut is not None:
+            cut, source = config.cut, "--cut"
+        else:
+            cut, source = choose_cut(encoder.name, encoder.width, mild_similarities(changed, similarities))
         found |= {"cut": cut, "cut_source": source, "search": check_recall(folder, search, cut=cut, seed=config.seed)}
         yield f"cut {cut} ({source}); {search.kind} index, decision recall {found['search']['decision_recall']:.4f}"
+    if not len(rows):
+        return found
     table = recall_table(changed, hashes, similarities, found["cut"])
+    if flat:
+        yield f"{flat:,} flat image{'s' * (flat > 1)} left out of cut and recall: no change of them is looked for"
     yield from _show(table)
     if config.unrelated:
         unrelated = _match_unrelated(hashes, vectors, encoder, config, found["cut"])
     else:
         unrelated = _match_each_other(hashes, items, rows, found["cut"])
     yield _false_matches(unrelated)
-    return found | {"calibration": {"changes": table, "unrelated": unrelated, "seed": config.seed, "images": len(rows)}}
+    return found | {"calibration": {"changes": table, "unrelated": unrelated, "seed": config.seed, "images": len(rows), "flat": flat}}
 
 
 def _match_unrelated(
@@ -54,9 +62,11 @@ def _match_unrelated(
 ) -> dict[str, Any]:
     """Counts the images of --unrelated that match, by hash and by embedding."""
     batch, threads = config.embed.batch_size, config.decode_threads
-    other = read_items(find_items(config.unrelated, "--unrelated"), encoder, batch_size=batch, threads=threads)
-    near = nearest_items(vectors, other.vectors_ND)[1] if vectors and other.vectors_ND is not None else None
-    by_hash = len(match_hashes(hashes, *_hash_columns(other.table))[0])
+    other = read_items(find_items(config.unrelated, "--unrelated").items, encoder, batch_size=batch, threads=threads)
+    columns = _hash_columns(other.table)
+    textured = columns[2] >= MIN_TEXTURE
+    near = nearest_items(vectors, other.vectors_ND[textured])[1] if vectors and other.vectors_ND is not None else None
+    by_hash = len(match_hashes(hashes, *columns)[0])
     return {"source": "--unrelated", "images": other.table.num_rows, "hash": by_hash} | _count_near(near, cut)
 
 
@@ -75,15 +85,17 @@ def _count_near(near: np.ndarray | None, cut: float) -> dict[str, Any]:
     return {"embedding": int((near >= np.float32(cut)).sum()), "highest": round(float(near.max()), 4)}
 
 
-def _sample(ids: pa.ChunkedArray, config: BenchmarkConfig) -> np.ndarray:
-    """Rows of the images to change: those with the lowest keyed hashes, in the order of the index."""
-    return np.sort(np.argsort(mix(prefix64(ids), config.seed), kind="stable")[: config.sample])
+def _sample(items: pa.Table, config: BenchmarkConfig) -> np.ndarray:
+    """Rows of the images to change: of those that are not flat the ones with the lowest keyed hashes, in the order of the index."""
+    textured = np.flatnonzero(items["texture"].to_numpy() >= MIN_TEXTURE)
+    keys = mix(prefix64(items["item_id"])[textured], config.seed)
+    return textured[np.sort(np.argsort(keys, kind="stable")[: config.sample])]
 
 
 def _see_changed(sample: list[tuple[str, str]], encoder: Encoder | None, config: BenchmarkConfig) -> Iterator[tuple[str, Seen]]:
     """Yields each kind of change with what a crawl would know of the images after it; one kind is held in memory at a time."""
     threads = config.decode_threads
-    for kind in CHANGES:
+    for kind in CHANGES if sample else ():
 
         def see(item: tuple[str, str], kind: str = kind) -> tuple[int, bytes, int, np.ndarray | None]:
             path, item_id = item

@@ -2,13 +2,13 @@
 
 import functools
 import os
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from dedup.benchmark import Benchmark
 from pagepairs.files import read_arrow, read_parquet, write_arrow
@@ -22,6 +22,7 @@ SURVIVORS = 20
 
 FOUND = pa.schema([("image_id", pa.string()), ("benchmark", pa.int16()), ("item", pa.int64())])
 NEAR = pa.schema([*FOUND, ("similarity", pa.float32())])
+FLAT = pa.schema([("prefix", pa.uint64())])
 FACTS = pa.schema(
     [("image_id", pa.string()), ("image_url", pa.string()), ("phash", pa.uint64()), ("pdq", pa.binary(32)), ("texture", pa.int16())]
 )
@@ -43,40 +44,40 @@ class MatchJob:
 
 
 class MatchHashes:
-    """Writes which images match by hash; of an index of hashes alone also the nearest images."""
+    """Writes which images match by their bytes or hashes, and which are flat; of an index of hashes alone also the nearest images."""
 
     def __init__(self, job: MatchJob) -> None:
         self._job = job
 
     def __call__(self, task: tuple[str, list[str]]) -> Outcome:
-        from dedup.benchmark_hashes import MIN_TEXTURE, hash_distances, match_hashes, nearest_by_phash, pdq_array
+        from dedup.benchmark_hashes import MIN_TEXTURE, match_images, nearest_by_hashes, pdq_array
 
         name, files = task
-        found, near, flat, seen = [FOUND.empty_table()], [NEAR.empty_table()], 0, 0
+        found, near, flat, seen = [FOUND.empty_table()], [NEAR.empty_table()], [FLAT.empty_table()], 0
         for path in files:
             table = _read_images(path, ["phash", "pdq", "texture"], self._job)
             phash, texture = table["phash"].to_numpy(), table["texture"].to_numpy()
-            pdq = pdq_array(table["pdq"].cast(pa.binary()))
-            flat, seen = flat + int((texture < MIN_TEXTURE).sum()), seen + table.num_rows
+            pdq, seen = pdq_array(table["pdq"].cast(pa.binary())), seen + table.num_rows
+            flat.append(pa.table([prefix64(table["image_id"])[texture < MIN_TEXTURE]], schema=FLAT))
             for number, benchmark in enumerate(self._job.benchmarks):
-                search = hashes_of(local_copy(benchmark.folder), benchmark.content)
-                query, item = match_hashes(search, phash, pdq, texture)
+                search = hashes_of(benchmark)
+                query, item = match_images(search, table["image_id"], phash, pdq, texture)
                 found.append(_rows(table["image_id"], query, number, item))
                 if benchmark.encoder is None:
                     other = np.setdiff1d(np.flatnonzero(texture >= MIN_TEXTURE), query)
-                    item = nearest_by_phash(search, phash[other])
-                    other, item = other[item >= 0], item[item >= 0]
-                    # Bits of both hashes stand in for the cosine that such an index lacks: the fewer, the nearer.
-                    by_phash, by_pdq = hash_distances(search, phash[other], pdq[other], item)
-                    bits = by_phash.astype(np.float32) + by_pdq
-                    near.append(_nearest(_rows(table["image_id"], other, number, item, -bits)))
-        write_arrow(self._job.path("hashes", name), pa.concat_tables(found))
-        write_arrow(self._job.path("near-hashes", name), pa.concat_tables(near))
-        return Outcome(counters={"images": seen, "flat": flat})
+                    item, apart = nearest_by_hashes(search, phash[other], pdq[other])
+                    other, item, apart = other[item >= 0], item[item >= 0], apart[item >= 0]
+                    near.append(_nearest(_rows(table["image_id"], other, number, item, -apart)))  # in place of the cosine
+        for step, tables in (("hashes", found), ("near-hashes", near), ("flat", flat)):
+            write_arrow(self._job.path(step, name), pa.concat_tables(tables))
+        return Outcome(counters={"rows": seen})
 
 
 class MatchVectors:
-    """Writes the nearest item of images at or above the cut and of the nearest below it, and how near those are that match by hash."""
+    """Writes the nearest item of images at or above the cut and of the nearest below it, and how near those are that match by hash.
+
+    Flat images, which an encoder too holds for alike, are left out.
+    """
 
     def __init__(self, job: MatchJob) -> None:
         self._job = job
@@ -85,16 +86,18 @@ class MatchVectors:
         from dedup.benchmark_vectors import nearest_items, similarities_to
 
         name, files = task
-        by_hash = read_arrow(self._job.path("", "by-hash"))
-        found, seen = [NEAR.empty_table()], 0
+        by_hash, flat = read_arrow(self._job.path("", "by-hash")), read_arrow(self._job.path("", "flat"))["prefix"].to_numpy()
+        found, seen = [NEAR.empty_table()], Counter[str]()
         below = {number: NEAR.empty_table() for number in range(len(self._job.benchmarks))}
         for path in files:
             table = _take_only(read_parquet(path), self._job)
-            vectors_ND, seen = vectors_of(table["embedding"]), seen + table.num_rows
+            table = table.filter(pa.array(~np.isin(prefix64(table["image_id"]), flat)))
+            vectors_ND, encoder = vectors_of(table["embedding"]), os.path.basename(os.path.dirname(path))
+            seen[encoder] += table.num_rows
             for number, benchmark in enumerate(self._job.benchmarks):
-                if benchmark.encoder is None or benchmark.encoder["name"] != os.path.basename(os.path.dirname(path)):
+                if benchmark.encoder is None or benchmark.encoder["name"] != encoder:
                     continue
-                opened = _open_vectors(local_copy(benchmark.folder), benchmark.content, benchmark.search)
+                opened = vectors_in(benchmark)
                 item, similarity = nearest_items(opened, vectors_ND)
                 asked = by_hash.filter(pc.equal(by_hash["benchmark"], number))
                 place = pc.index_in(asked["image_id"], table["image_id"])
@@ -108,7 +111,7 @@ class MatchVectors:
                 near = _rows(table["image_id"], rows, number, item[rows], similarity[rows])
                 below[number] = _nearest(pa.concat_tables([below[number], near]))
         write_arrow(self._job.path("vectors", name), pa.concat_tables([*found, *below.values()]))
-        return Outcome(counters={"images": seen})
+        return Outcome(counters={"vectors": dict(seen)})
 
 
 class ReadFacts:
@@ -152,22 +155,37 @@ def _read_only(path: str) -> np.ndarray:
     return only
 
 
-@functools.lru_cache(maxsize=16)
-def hashes_of(folder: str, content: str) -> Any:
+@functools.cache
+def folder_of(folder: str, content: str) -> str:
+    """Returns the folder of an index on this machine, looked up once a process; `content` is a key, as another may take its place."""
+    del content
+    return local_copy(folder)
+
+
+def hashes_of(benchmark: Benchmark) -> Any:
     """Returns the hash search of an index, opened once a process."""
+    return _open_hashes(benchmark.folder, benchmark.content)
+
+
+def vectors_in(benchmark: Benchmark) -> Any:
+    """Returns the vectors of an index, opened once a process."""
+    return _open_vectors(benchmark.folder, benchmark.content, benchmark.search)
+
+
+# Every file is compared with every index, so none is closed to make room for another: what is open is mapped, not held.
+@functools.cache
+def _open_hashes(folder: str, content: str) -> Any:
     # FAISS is imported where it searches: stage scan, which imports this module's package, does without.
     from dedup.benchmark_hashes import open_hashes
 
-    del content  # only a key: another index may take the folder's place
-    return open_hashes(pq.read_table(os.path.join(folder, "items.parquet"), columns=["phash", "pdq", "texture"]))
+    return open_hashes(folder_of(folder, content))
 
 
-@functools.lru_cache(maxsize=16)
+@functools.cache
 def _open_vectors(folder: str, content: str, search: Any) -> Any:
     from dedup.benchmark_vectors import open_vectors
 
-    del content
-    return open_vectors(folder, search)
+    return open_vectors(folder_of(folder, content), search)
 
 
 def _nearest(rows: pa.Table) -> pa.Table:

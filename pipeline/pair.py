@@ -30,7 +30,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from dedup.benchmark import Benchmark
 from pagepairs.config import PairConfig
-from pagepairs.files import describe_file, read_parquet, write_parquet
+from pagepairs.files import describe_file, read_json, read_parquet, write_json, write_parquet
 from pagepairs.manifest import Manifest
 from pagepairs.records import MATCHES, SCHEMA_VERSION
 from pagepairs.stores import exists
@@ -43,7 +43,7 @@ from pipeline.pair_duplicates import find_stars
 from pipeline.pair_episodes import Episodes
 from pipeline.pair_job import PairJob
 from pipeline.pair_ledger import Pairs
-from pipeline.pair_matches import count_matches, find_matches
+from pipeline.pair_matches import Compared, count_matches, find_matches
 from pipeline.pair_members import Appear, Fetch, spread_found
 from pipeline.pair_pages import Mirrors, Pages, Sets, SpreadByPage, spread_resolved
 from pipeline.pair_references import Aliases, Canonical, Resolve, SpreadImages, SpreadLinks, spread_aliases
@@ -81,23 +81,27 @@ def pair_up(job: PairJob, options: PipelineOptions) -> dict[str, Journal]:
 
 
 def write_matches(job: PairJob, options: PipelineOptions) -> None:
-    """Writes the file of matches/, unless it is there; it is empty without a benchmark."""
+    """Writes the file of matches/ and what was compared, unless it is there; it is empty without a benchmark."""
     if exists(job.matches):  # of an earlier attempt
         return
     table = MATCHES.empty_table()
     if job.benchmarks:
-        table = find_matches(MatchJob(output=job.output, work=job.work, benchmarks=job.benchmarks), options)
+        table, compared = find_matches(MatchJob(output=job.output, work=job.work, benchmarks=job.benchmarks), options)
+        write_json(_compared_path(job), dataclasses.asdict(compared))
     write_parquet(job.matches, table)
 
 
-def match_outcome(job: PairJob, rows: Mapping[str, int], images: int) -> Outcome:
-    """Returns the file of matches/ with its counts, given the rows of the embeddings/ and the number of distinct images."""
-    file = describe_file(job.matches)
-    vectors = {
-        benchmark.encoder["name"]: rows[f"embeddings/{benchmark.encoder['name']}"] for benchmark in job.benchmarks if benchmark.encoder
-    }
-    counters = count_matches(read_parquet(job.matches), job.benchmarks, images=images, vectors=vectors)
-    return Outcome(files={"matches": [file]}, counters=counters)
+def _compared_path(job: PairJob) -> str:
+    return os.path.join(job.work, "matches", "compared.json")
+
+
+def match_outcome(job: PairJob, images: int) -> Outcome:
+    """Returns the file of matches/ with its counts, given the number of distinct images."""
+    if not job.benchmarks:
+        return Outcome(files={"matches": [describe_file(job.matches)]}, counters={"images": images, "matched": 0, "benchmarks": []})
+    compared = Compared(**read_json(_compared_path(job)))
+    counters = count_matches(read_parquet(job.matches), job.benchmarks, images=images, compared=compared)
+    return Outcome(files={"matches": [describe_file(job.matches)]}, counters=counters)
 
 
 def parts_for(images: Manifest, links: Manifest) -> int:

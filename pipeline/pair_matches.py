@@ -2,8 +2,8 @@
 
 Three passes over what scan and embed left, each file by file, none with all vectors or hashes in memory:
 
-    hashes    images/       which images match an item by hash
-    vectors   embeddings/   each image's nearest item; for images that match by hash also how near they are to that item
+    hashes    images/       which images match an item by its bytes or hashes, and which are flat
+    vectors   embeddings/   each image's nearest item; for images that match by hash also how near they are to that item; flat ones aside
     facts     images/       URL and hashes of the few images that matched or came near
 
 What they found is small, a row a match, and is put together in one place.
@@ -12,6 +12,7 @@ What they found is small, a row a match, and is put together in one place.
 import functools
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,10 +25,9 @@ from dedup.benchmark import Benchmark
 from pagepairs.files import read_arrow, read_parquet, write_arrow
 from pagepairs.manifest import dataset_files
 from pagepairs.records import MATCHES
-from pagepairs.stores import local_copy
 from pipeline.jobs import run_tasks
 from pipeline.journal import Journal, Outcome, merge_outcomes, part_name
-from pipeline.match_passes import FACTS, FOUND, NEAR, SURVIVORS, MatchHashes, MatchJob, MatchVectors, ReadFacts, hashes_of
+from pipeline.match_passes import FACTS, FLAT, FOUND, NEAR, SURVIVORS, MatchHashes, MatchJob, MatchVectors, ReadFacts, folder_of, hashes_of
 from pipeline.models import difference
 
 SHOWN = 24
@@ -59,33 +59,49 @@ def check_encoders(benchmarks: Sequence[Benchmark], digests: Mapping[str, Mappin
             raise ValueError(f"--benchmark {benchmark.folder}: vectors of two kinds cannot be compared ({changed}); build the index again")
 
 
-def find_matches(job: MatchJob, options: PipelineOptions) -> pa.Table:
-    """Runs the passes and returns the matches and the nearest survivors, in the order of records.MATCHES' first columns."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """How many images the passes compared."""
+
+    rows: int
+    """By their bytes, in images/; one that several files of it hold counts for each."""
+    flat: int
+    """Distinct images among these that are flat, and so are compared by their bytes alone."""
+    vectors: Mapping[str, int]
+    """Distinct images that are not flat by their vectors, by encoder."""
+
+
+def find_matches(job: MatchJob, options: PipelineOptions) -> tuple[pa.Table, Compared]:
+    """Runs the passes; returns the matches and the nearest survivors, in the order of records.MATCHES' first columns, and the counts."""
     images = _tasks(dataset_files(os.path.join(job.output, "images")))
-    _run("hashes", images, MatchHashes(job), job, options)
+    rows = _run("hashes", images, MatchHashes(job), job, options).counters.get("rows", 0)
     by_hash = _gather(job, "hashes", images, FOUND)
     write_arrow(job.path("", "by-hash"), by_hash)
+    flat = np.unique(_gather(job, "flat", images, FLAT)["prefix"].to_numpy())
+    write_arrow(job.path("", "flat"), pa.table([flat], schema=FLAT))
     encoders = sorted({benchmark.encoder["name"] for benchmark in job.benchmarks if benchmark.encoder})
     vectors = {
         f"{name}-{task}": files
         for name in encoders
         for task, files in _tasks(dataset_files(os.path.join(job.output, "embeddings", name))).items()
     }
-    _run("vectors", vectors, MatchVectors(job), job, options)
+    counts = _run("vectors", vectors, MatchVectors(job), job, options).counters.get("vectors", {})
     near = _gather(job, "vectors", vectors, NEAR)
     found = join_signals(by_hash, pa.concat_tables([near, _gather(job, "near-hashes", images, NEAR)]), job.benchmarks)
     write_arrow(job.path("", "found"), found)
     _run("facts", images, ReadFacts(job), job, options)
-    return describe(found, _gather(job, "facts", images, FACTS), job.benchmarks)
+    compared = Compared(rows=rows, flat=len(flat), vectors=dict.fromkeys(encoders, 0) | counts)
+    return describe(found, _gather(job, "facts", images, FACTS), job.benchmarks), compared
 
 
-def count_matches(matches: pa.Table, benchmarks: Sequence[Benchmark], *, images: int, vectors: Mapping[str, int]) -> dict[str, Any]:
+def count_matches(matches: pa.Table, benchmarks: Sequence[Benchmark], *, images: int, compared: Compared) -> dict[str, Any]:
     """Returns what the manifest of matches/ counts.
 
     Args:
-      images: distinct images that were compared by hash.
-      vectors: number of them with a vector, by encoder.
+      images: distinct images, all of which were compared by their bytes.
+      compared: what the passes counted.
     """
+    assert compared.rows >= images, (compared.rows, images)
     counts = []
     for benchmark in benchmarks:
         own = matches.filter(pc.equal(matches["benchmark"], benchmark.name))
@@ -101,10 +117,11 @@ def count_matches(matches: pa.Table, benchmarks: Sequence[Benchmark], *, images:
             }
             | {"cut": benchmark.cut, "cut_source": benchmark.cut_source, "hash_rule": benchmark.manifest["hashes"]["rule"]}
             | {"search": benchmark.manifest["search"], "calibration": benchmark.manifest["calibration"]}
-            | {"versions": benchmark.manifest["versions"], "compared_by_hash": images, "compared_by_embedding": vectors.get(encoder, 0)}
+            | {"versions": benchmark.manifest["versions"], "flat_items": benchmark.manifest["hashes"]["flat"]}
+            | {"compared_by_hash": images - compared.flat, "compared_by_embedding": compared.vectors.get(encoder, 0)}
             | {"signals": signals, "matched": sum(signals.values())}
         )
-    return {"images": images, "matched": len(matched_ids(matches)), "benchmarks": counts}
+    return {"images": images, "flat": compared.flat, "matched": len(matched_ids(matches)), "benchmarks": counts}
 
 
 def matched_ids(matches: pa.Table) -> pa.Array:
@@ -175,15 +192,12 @@ def join_signals(by_hash: pa.Table, near: pa.Table, benchmarks: Sequence[Benchma
 def describe(found: pa.Table, facts: pa.Table, benchmarks: Sequence[Benchmark]) -> pa.Table:
     """Returns the rows as records.MATCHES, with distances, names, and the thumbnails of the items that the report shows.
 
-    Flat images, which an encoder too holds for alike, are no matches and left out.
-
     Args:
       found: as `join_signals` returns it.
       facts: columns of FACTS; an image may be there several times.
     """
-    from dedup.benchmark_hashes import MIN_TEXTURE, hash_distances, pdq_array
+    from dedup.benchmark_hashes import hash_distances, pdq_array
 
-    facts = facts.filter(pc.greater_equal(facts["texture"], MIN_TEXTURE))
     facts = facts.sort_by([("image_id", "ascending"), ("image_url", "ascending")])
     tables = [MATCHES.empty_table()]
     for number, benchmark in enumerate(benchmarks):
@@ -192,8 +206,10 @@ def describe(found: pa.Table, facts: pa.Table, benchmarks: Sequence[Benchmark]) 
             continue
         fact = facts.take(pc.index_in(own["image_id"], facts["image_id"]))
         item = own["item"].to_numpy()
-        items = pq.read_table(os.path.join(local_copy(benchmark.folder), "items.parquet"), columns=["item_id", "item"]).take(pa.array(item))
-        search = hashes_of(local_copy(benchmark.folder), benchmark.content)
+        items = pq.read_table(
+            os.path.join(folder_of(benchmark.folder, benchmark.content), "items.parquet"), columns=["item_id", "item"]
+        ).take(pa.array(item))
+        search = hashes_of(benchmark)
         phash, pdq = hash_distances(search, fact["phash"].to_numpy(), pdq_array(fact["pdq"].cast(pa.binary())), item)
         columns = {
             "image_id": own["image_id"],
@@ -216,8 +232,10 @@ def shown_mask(matches: pa.Table) -> np.ndarray:
     """Returns which rows of records.MATCHES the report shows: of each benchmark the survivors and the weakest matches."""
     signal, name = (np.array(matches[column].to_pylist(), object) for column in ("signal", "benchmark"))
     # By both signals is stronger than by one; where there is no cosine, the fewer bits differ, the stronger.
-    bits = pc.fill_null(matches["pdq_distance"], 0).to_numpy() / 256
-    strength = np.where(signal == "both", 2.0, 0.0) + pc.coalesce(matches["similarity"], pa.array(1 - bits, pa.float32())).to_numpy()
+    bits = pc.coalesce(
+        pc.divide(matches["pdq_distance"].cast(pa.float64()), 256), pc.divide(matches["phash_distance"].cast(pa.float64()), 64)
+    )
+    strength = np.where(signal == "both", 2.0, 0.0) + pc.coalesce(matches["similarity"], pc.subtract(1, bits).cast(pa.float32())).to_numpy()
     shown: np.ndarray = signal == ""
     for benchmark in set(name):
         own = np.flatnonzero((signal != "") & (name == benchmark))
@@ -236,7 +254,7 @@ def _thumbnails(benchmark: Benchmark, table: pa.Table, item: np.ndarray) -> pa.A
 def read_thumbnails_of(benchmark: Benchmark, rows: np.ndarray) -> list[bytes | None]:
     """Returns the thumbnails of some items, in ascending order of their rows; only the row groups that hold them are read."""
     found: list[bytes | None] = []
-    with pq.ParquetFile(os.path.join(local_copy(benchmark.folder), "thumbnails.parquet")) as file:
+    with pq.ParquetFile(os.path.join(folder_of(benchmark.folder, benchmark.content), "thumbnails.parquet")) as file:
         sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         ends = np.cumsum(sizes)
         for group in np.unique(np.searchsorted(ends, rows, side="right")):

@@ -72,7 +72,7 @@ def run_pair(run: Run) -> None:
         histogram = {"low": -1.0, "high": 1.0, "counts": pairs.counters.pop("histogram")}
         found = {"encoder": folder, "band": {"low": low, "high": high, "source": source}, "histogram": histogram}
         found["settings"] = shown_settings(run.config.pair, benchmarks)
-        matched = match_outcome(job, {name: manifest.rows for name, manifest in inputs.items()}, input_manifest(run, "units", "scan").rows)
+        matched = match_outcome(job, input_manifest(run, "units", "scan").rows)
         images_by = merge_outcomes(journals["appear"].read_parts(parts)).counters
         most = {"pages": run.config.pair.max_pages_per_image, "hosts": run.config.pair.max_hosts_per_image}
         appearances = {name: {"most": most[name], "images": images_by[name]} for name in most}

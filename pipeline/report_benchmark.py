@@ -39,6 +39,7 @@ def decontamination(counters: Mapping[str, Any], rows: Sequence[Mapping[str, Any
     """Returns the part of report.json about benchmarks."""
     return {
         "images": counters["images"],
+        "flat": counters["flat"],
         "matched": counters["matched"],
         "published": [list(row) for row in PUBLISHED],
         "benchmarks": [dict(benchmark) | {"statement": statement(benchmark, counters["images"])} for benchmark in counters["benchmarks"]],
@@ -68,13 +69,18 @@ def statement(benchmark: Mapping[str, Any], images: int) -> str:
 
 def _sentences(benchmark: Mapping[str, Any], images: int) -> Iterator[str]:
     versions, digest = benchmark["versions"], benchmark["encoder_digest"]
+    by_hash, by_embedding = (
+        f"{benchmark['compared_by_hash']:,}",
+        f" and {benchmark['compared_by_embedding']:,} by embedding" if digest else "",
+    )
     yield (
-        f"All {images:,} distinct images of the crawl were compared with the {benchmark['items']:,} images of {benchmark['name']} "
+        f"Of the {images:,} distinct images of the crawl, all were compared by their bytes, {by_hash} by perceptual hash{by_embedding} "
+        f"with the {benchmark['items']:,} images of {benchmark['name']}{_flat(benchmark)} "
         f"(pagepairs {versions['pagepairs']}, index {benchmark['content'][:16]}); "
         f"{benchmark['matched']:,} ({_share(benchmark['matched'], images)}) "
         "matched and were removed with all their copies before pairs were formed."
     )
-    yield f"An image matches by perceptual hash ({benchmark['hash_rule']}; pdqhash {versions['pdqhash']})"
+    yield f"An image matches by hash ({benchmark['hash_rule']}; pdqhash {versions['pdqhash']})"
     if digest is None:
         yield "alone."
     else:
@@ -87,10 +93,16 @@ def _sentences(benchmark: Mapping[str, Any], images: int) -> Iterator[str]:
     calibration = benchmark["calibration"]
     if calibration:
         missed = [f"{row['change']} {row['neither']} of {row['images']}" for row in calibration["changes"] if row["neither"]]
-        yield f"Of {calibration['images']:,} of its images after seeded changes, both signals together miss: {', '.join(missed) or 'none'}."
+        changed = f"{calibration['images']:,} of its images that are not flat"
+        yield f"Of {changed}, after seeded changes, both signals together miss: {', '.join(missed) or 'none'}."
         unrelated = calibration["unrelated"]
         wrong = max(unrelated["hash"], unrelated.get("embedding", 0))
         yield f"False matches among {unrelated['images']:,} images ({unrelated['source']}): {wrong:,}."
+
+
+def _flat(benchmark: Mapping[str, Any]) -> str:
+    """What was not compared in earnest: flat images of the test set."""
+    return f", {benchmark['flat_items']:,} of them flat and compared by their bytes alone" if benchmark["flat_items"] else ""
 
 
 def _share(part: int, whole: int) -> str:

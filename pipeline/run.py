@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from dedup.benchmark import read_benchmarks
+from dedup.benchmark import check_bytes, read_benchmarks
 from encoders import encoder_folder
 from filters.block_list import BlockList
 from pagepairs.config import Config
@@ -65,7 +65,9 @@ def run_stages(config: Config, stages: tuple[str, ...], say: Callable[[str], Non
         check_calibration(config, folder, described[folder].digest)
     if "pair" in stages:
         embedding = {name: encoder.digest for name, encoder in described.items()}
-        check_encoders(read_benchmarks(config.pair.benchmark), embedded_digests(output) | embedding, config.run.output)
+        benchmarks = read_benchmarks(config.pair.benchmark)
+        check_bytes(benchmarks)
+        check_encoders(benchmarks, embedded_digests(output) | embedding, config.run.output)
     locate = SourceMap([unit for file in files for unit in file.units()], output)
     with lock_output(work_folder(output, LOCK)) as check_lock, _progress_folder(output) as progress:
         run = Run(config=config, output=output, options=options, locate=locate, say=say, progress=progress)

@@ -83,7 +83,8 @@ def test_the_index_counts_and_lists_what_it_could_not_read(index: Path) -> None:
         *("recompressed", "resized", "greyed", "recoloured", "captioned", "cropped to 95 %")
     ]
     assert sorted(path.name for path in index.iterdir()) == [
-        *("items.parquet", "manifest.json", "thumbnails.parquet", "unreadable.parquet", "vectors.faiss", "vectors.npy")
+        *("id_rows.npy", "ids.npy", "items.parquet", "kinds.npy", "manifest.json", "pdq.npy", "phash.npy", "thumbnails.parquet"),
+        *("unreadable.parquet", "vectors.faiss", "vectors.npy"),
     ]
 
 
@@ -199,23 +200,59 @@ def test_another_encoder_is_refused_before_anything_is_written(
     assert "benchmark build" in pagepairs(*run, "--encoder", "builtin", "--benchmark", tmp_path / "none").err
 
 
-def test_flat_images_never_match(tmp_path: Path, pagepairs) -> None:
-    flat = [encode(Image.new("RGB", (300, 260), (grey, grey, grey))) for grey in (127, 128)]
-    records = [*site([1]), Response(url="https://site.example/1/flat.jpg", body=flat[0])]
-    records.append(page("https://site.example/more/", ["https://site.example/1/flat.jpg", "https://site.example/1/0.jpg"]))
-    crawl = write_warc(tmp_path / "crawl.warc.gz", records)
-    images = write_images(tmp_path / "images", {"flat.jpg": flat[1], "same.jpg": flat[0], "1.jpg": picture(1, 0)})
+def test_an_index_with_a_spoilt_byte_is_refused(site_run: Path, site_files: list[Path], index: Path, tmp_path: Path, pagepairs) -> None:
+    spoilt = shutil.copytree(index, tmp_path / "idx")
+    body = bytearray((spoilt / "vectors.npy").read_bytes())
+    body[-5] ^= 1
+    (spoilt / "vectors.npy").write_bytes(body)
+    output = shutil.copytree(site_run, tmp_path / "out")
+    run = ["run", "--input", *site_files, "--output", output, "--encoder", "builtin"]
+    for command in (["audit", "--output", output, "--sample", 0], run):
+        done = pagepairs(*command, "--benchmark", spoilt)
+        assert (done.code, "vectors.npy holds other bytes than were built" in done.err) == (2, True), done.err
+    assert data_hashes(output) == data_hashes(site_run)
+
+
+def test_flat_images_match_by_their_bytes_alone(tmp_path: Path, pagepairs) -> None:
+    flat = [encode(Image.new("RGB", (300, 260), (grey, grey, grey))) for grey in (126, 127, 128)]
+    urls = [f"https://site.example/1/{name}.jpg" for name in ("flat", "same", "0")]
+    records = [*site([1]), *site([1], host="twice.example")]
+    records += [Response(url=url, body=body) for url, body in zip(urls[:2], flat[:2], strict=True)]
+    crawl = write_warc(tmp_path / "crawl.warc.gz", [*records, page("https://site.example/more/", urls)])
+    again = write_warc(tmp_path / "again.warc.gz", [Response(url="https://twice.example/flat.jpg", body=flat[0]), *site([1])])
+    images = write_images(tmp_path / "images", {"flat.jpg": flat[2], "same.jpg": flat[1], "1.jpg": picture(1, 0)})
     done = build(pagepairs, images, tmp_path / "idx", "--cut", 0.97)
-    assert "2 of them flat" in done.out
-    run = ["run", "--input", crawl, "--encoder", "builtin", "--benchmark", tmp_path / "idx", "--low", -1, "--high", 1]
-    for number, flags in enumerate([[], ["--min-texture", 0]]):
-        done = pagepairs(*run, "--output", tmp_path / f"out{number}", *flags)
-        assert done.code == 0, done.err
-        images_rows = rows(tmp_path / f"out{number}", "images")
-        assert any(row["texture"] == 0 for row in images_rows) == bool(number)
-        matched = {row["image_url"] for row in rows(tmp_path / f"out{number}", "matches") if row["signal"]}
-        assert "https://site.example/1/flat.jpg" not in matched
-        assert "https://site.example/1/0.jpg" in matched
+    assert "2 of them flat (matched by their bytes alone)" in done.out
+    run = ["run", "--input", crawl, again, "--encoder", "builtin", "--low", -1, "--high", 1, "--min-texture", 0]
+    run += ["--output", tmp_path / "out"]
+    done = pagepairs(*run, "--benchmark", tmp_path / "idx")
+    assert done.code == 0, done.err
+    assert sorted((row["image_url"][8:], row["item"], row["signal"]) for row in rows(tmp_path / "out", "matches") if row["signal"]) == [
+        ("site.example/1/0.jpg", "1.jpg", "both"),
+        ("site.example/1/same.jpg", "same.jpg", "hash"),
+    ]
+    [same] = [row for row in rows(tmp_path / "out", "matches") if row["item"] == "same.jpg"]
+    assert (same["phash_distance"], same["pdq_distance"], same["similarity"]) == (0, 0, None)
+    found = counters(tmp_path / "out", "matches")
+    assert (found["images"], found["flat"], found["matched"]) == (5, 2, 2)  # `again` and the second host hold nothing new
+    [benchmark] = found["benchmarks"]
+    assert (benchmark["compared_by_hash"], benchmark["compared_by_embedding"], benchmark["flat_items"]) == (3, 3, 2)
+    [shown] = json.loads((tmp_path / "out" / "report" / "report.json").read_text())["decontamination"]["benchmarks"]
+    assert "Of the 5 distinct images of the crawl, all were compared by their bytes, 3 by perceptual hash and 3 by" in shown["statement"]
+    assert "the 3 images of tests, 2 of them flat and compared by their bytes alone" in shown["statement"]
+
+
+def test_an_audit_finds_a_flat_image_that_is_a_benchmarks_file(tmp_path: Path, pagepairs) -> None:
+    flat = encode(Image.new("RGB", (300, 260), (90, 90, 90)))
+    urls = [f"https://site.example/1/{name}.jpg" for name in ("flat", "0", "1")]
+    records = [*site([1]), Response(url=urls[0], body=flat), page("https://site.example/more/", urls)]
+    run = ["run", "--input", write_warc(tmp_path / "crawl.warc.gz", records), "--encoder", "builtin", "--low", -1, "--high", 1]
+    assert pagepairs(*run, "--min-texture", 0, "--output", tmp_path / "out").code == 0
+    build(pagepairs, write_images(tmp_path / "images", {"flat.jpg": flat}), tmp_path / "idx", encoder="none")
+    done = pagepairs("audit", "--output", tmp_path / "out", "--benchmark", tmp_path / "idx", "--sample", 0)
+    assert (done.code, "left in the pairs: 1" in done.out) == (7, True), done.out
+    checked = json.loads((tmp_path / "out" / "report" / "audit.json").read_text())["checked"]
+    assert checked == {"bytes": 4, "hash": 3, "flat": 1}
 
 
 def test_an_audit_finds_what_a_run_without_the_index_left(site_run: Path, index: Path, tmp_path: Path, pagepairs) -> None:
@@ -285,8 +322,8 @@ def test_a_copy_descriptor_beside_the_runs_encoder(index: Path, site_files: list
         warnings.simplefilter("ignore")  # TorchScript is deprecated; the descriptor is published in no other form
         torch.jit.trace(_StandIn(), torch.zeros(2, 3, 320, 320)).save(str(network))
     flags = ["--name", "tests", "--images", index.parent / "images", "--descriptor", f"sscd:{network}", "--device", "cpu", "--sample", 1]
-    done = pagepairs("benchmark", "build", *flags, "--output", tmp_path / "published")
-    assert (done.code, "cut 0.45 (published" in done.out) == (0, True), done.err
+    done = pagepairs("benchmark", "build", *flags, "--output", tmp_path / "calibrated")
+    assert (done.code, "(calibrated: " in done.out) == (0, True), done.err  # 0.45 is of the network that has 512 numbers
     assert pagepairs("benchmark", "build", *flags, "--output", tmp_path / "idx", "--cut", 0.97).code == 0
     run = ["run", "--input", *site_files, "--output", tmp_path / "out", "--encoder", "builtin"]
     assert pagepairs(*run).code == 0

@@ -1,14 +1,17 @@
 """How the signals of one image are put together, and what the report shows of them."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from dedup.benchmark import Benchmark
 from pagepairs.files import write_parquet
 from pagepairs.records import IMAGES, MATCHES
+from pipeline import match_passes
 from pipeline.match_passes import SURVIVORS
 from pipeline.pair_matches import SHOWN, join_signals, mark_matches, shown_mask
 
@@ -92,3 +95,16 @@ def test_only_images_without_a_reason_are_marked(tmp_path: Path) -> None:
         "near": "",
         "far": "",
     }
+
+
+def test_every_index_is_opened_once_a_process_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(match_passes, "local_copy", lambda folder: calls.append(f"copy {folder}") or folder)
+    monkeypatch.setattr("dedup.benchmark_hashes.open_hashes", lambda folder: calls.append(f"hashes {folder}"))
+    monkeypatch.setattr("dedup.benchmark_vectors.open_vectors", lambda folder, _search: calls.append(f"vectors {folder}"))
+    many = [dataclasses.replace(benchmark(f"many-{n}"), folder=f"gs://indexes/{n}") for n in range(68)]
+    for _file in range(3):
+        for one in many:
+            match_passes.hashes_of(one)
+            match_passes.vectors_in(one)
+    assert sorted(calls) == sorted(f"{what} gs://indexes/{n}" for n in range(68) for what in ("copy", "hashes", "vectors"))

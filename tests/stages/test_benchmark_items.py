@@ -19,8 +19,40 @@ def test_a_folder_gives_its_images_with_all_below_it_by_name(tmp_path: Path) -> 
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"x")
-    assert [item.name for item in find_items(str(tmp_path), "--images")] == ["a/c.png", "b.JPG", "z.webp"]
+    found = find_items(str(tmp_path), "--images")
+    assert [item.name for item in found.items] == ["a/c.png", "b.JPG", "z.webp"]
+    assert found.left_out == ["a/notes.txt", "labels.csv"]
     assert read_hashes(str(tmp_path)) is None
+
+
+def test_images_without_a_suffix_and_behind_links_are_found(tmp_path: Path) -> None:
+    test_set, elsewhere = tmp_path / "set", tmp_path / "elsewhere"
+    for folder in (test_set / "a", elsewhere / "deep"):
+        folder.mkdir(parents=True)
+    jpeg, webp = b"\xff\xd8\xff\xe0" + bytes(20), b"RIFF\x10\0\0\0WEBPVP8 "
+    for path, body in {
+        test_set / "ILSVRC2012_val_00000001": jpeg,
+        test_set / "a" / "x.JPEG_": webp,
+        test_set / "a" / "labels": b"cat, dog",
+        test_set / "page": b"<!doctype html><html>",
+        elsewhere / "1.jpg": jpeg,
+        elsewhere / "deep" / "2.png": jpeg,
+    }.items():
+        path.write_bytes(body)
+    (test_set / "linked").symlink_to(elsewhere)
+    (test_set / "linked-again").symlink_to(elsewhere)  # of one folder, one of both
+    (elsewhere / "deep" / "back").symlink_to(test_set)  # a cycle
+    (test_set / "nowhere").symlink_to(tmp_path / "none")  # listed as missing_file when it is read
+    found = find_items(str(test_set), "--images")
+    assert [item.name for item in found.items] == [
+        *("ILSVRC2012_val_00000001", "a/x.JPEG_", "linked/1.jpg", "linked/deep/2.png", "nowhere")
+    ]
+    assert found.left_out == ["a/labels", "page"]
+
+
+def test_rows_without_a_path_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "list.jsonl").write_text('{"path": "b.jpg"}\n{"path": null}\n{"path": ""}\n')
+    assert find_items(str(tmp_path / "list.jsonl"), "--images").left_out == ["row 2, without a path", "row 3, without a path"]
 
 
 @pytest.mark.parametrize("form", ["csv", "tsv", "jsonl", "parquet"])
@@ -35,7 +67,9 @@ def test_a_table_gives_the_files_that_its_paths_name(form: str, tmp_path: Path) 
         comma = "," if form == "csv" else "\t"
         path.write_text(f"path{comma}label\nb/2.jpg{comma}x\na/1.jpg{comma}y\n")
     assert read_hashes(str(path)) is None
-    assert find_items(str(path), "--images") == [Item(path=str(tmp_path / name), name=name) for name in ("a/1.jpg", "b/2.jpg")]
+    found = find_items(str(path), "--images")
+    assert found.left_out == []
+    assert found.items == [Item(path=str(tmp_path / name), name=name) for name in ("a/1.jpg", "b/2.jpg")]
 
 
 def test_an_item_that_cannot_be_read_has_a_reason(tmp_path: Path) -> None:
