@@ -4,9 +4,9 @@
     python benchmarks/contamination.py --vectors 100000 --repeats 5
 
 Vectors are synthetic: items around themes, queries planted at cosines of 0.35 to 1 to an item. Everything runs on one core (one thread,
-processor time); 1 000 000 vectors take 6 GB of disk and 4 GB of memory, and flat at 15 queries a second takes a minute of it
-a repeat: --repeats 1 does there. OPENBLAS_CORETYPE=SkylakeX doubles flat's speed where the processor has AVX-512, and kills the process
-where it has not.
+processor time); 1 000 000 vectors take 6 GB of disk and 4 GB of memory, and flat takes up to a minute of processor time a run there:
+--repeats 1 will do. OPENBLAS_CORETYPE=SkylakeX doubles flat's speed where the processor has AVX-512, and kills the process where it has
+not.
 """
 
 import argparse

@@ -147,8 +147,9 @@ def _open_arrow(path: str) -> pa.ipc.RecordBatchFileReader:
 
 def write_arrow_parts(path: str, table: pa.Table, bounds: np.ndarray) -> None:
     """Writes one batch a part, `table[bounds[i] : bounds[i + 1]]`, for the parts of the next step to read by themselves."""
-    table = table.combine_chunks()
-    batch = table.to_batches()[0] if table.num_rows else pa.RecordBatch.from_pylist([], schema=table.schema)
+    batches = table.combine_chunks().to_batches() or [pa.RecordBatch.from_pylist([], schema=table.schema)]
+    assert len(batches) == 1  # Arrow leaves strings of more than 2 GB in several
+    batch = batches[0]
     write_arrow_batches(path, table.schema, (batch.slice(start, stop - start) for start, stop in itertools.pairwise(bounds)))
 
 
