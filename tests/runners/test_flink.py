@@ -8,10 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
+from killed_workers import copy_before, kill_once
 from launch import ROOT, environment, start
 from outputs import assert_conserved, assert_sound, data_hashes, journal_files
 
@@ -28,16 +30,35 @@ def test_the_real_crawl_on_flink_gives_the_bytes_of_the_local_runner(shared_data
     assert_sound(tmp_path / "flink")
 
 
-@pytest.fixture
-def pool() -> Iterator[tuple[psutil.Process, list[str]]]:
-    """A pool that starts worker processes as Flink asks for them, and the flags that name it."""
+@contextmanager
+def worker_pool(**more: str) -> Iterator[tuple[psutil.Process, list[str]]]:
+    """Starts a pool that starts worker processes as Flink asks for them; yields it and the flags that name it."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={port}"]
-    with subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command, env=environment(**more), stderr=subprocess.DEVNULL) as process:
         yield psutil.Process(process.pid), ["--environment_type=EXTERNAL", f"--environment_config=localhost:{port}"]
         process.terminate()
+
+
+@pytest.fixture
+def pool() -> Iterator[tuple[psutil.Process, list[str]]]:
+    with worker_pool() as found:
+        yield found
+
+
+@pytest.mark.slow
+def test_a_worker_of_flink_that_is_killed_in_shard_costs_what_it_was_at(local_run: Path, flink: list[str], tmp_path: Path, shell) -> None:
+    output = copy_before("shard", local_run, tmp_path / "out")
+    with worker_pool(**kill_once("/done/shard/", tmp_path)) as (_, flags):
+        killed = shell("shard", "--output", output, *flink, *flags)
+        assert (killed.code, (tmp_path / "killed").exists()) == (6, True), killed.err
+        done = shell("shard", "--output", output, *flink, *flags)
+    assert done.code == 0, done.err
+    tasks = (tmp_path / "notes").read_text().splitlines()
+    assert len(tasks) == len(set(tasks)) > 0
+    assert data_hashes(output) == data_hashes(local_run)
 
 
 @pytest.mark.parametrize("name", ["scan", pytest.param("run", marks=pytest.mark.slow)])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from killed_workers import copy_before, kill_once
 from launch import ROOT, environment, start
 from outputs import assert_sound, data_hashes, journal_files
 
@@ -59,13 +60,42 @@ def test_a_killed_worker_fails_the_run_and_the_same_command_finishes_it(
     assert {path.split("/")[0] for path in found} >= {"images", "links", "pages", "units"}
 
 
+@pytest.mark.parametrize(
+    ("stage", "sign"),
+    [
+        ("shard", "/done/shard/"),
+        pytest.param("embed", "/.work/embed-", marks=pytest.mark.slow),
+        pytest.param("pair", "/done/canonical/", marks=pytest.mark.slow),
+        pytest.param("pair", "/done/pairs/", marks=pytest.mark.slow),
+    ],
+)
+def test_a_stage_whose_worker_is_killed_is_finished_by_the_same_command(
+    stage: str, sign: str, local_run: Path, tmp_path: Path, shell
+) -> None:
+    """A worker ends as soon as it noted its first finished task of the stage, or of one job of it, in the journal."""
+    output = copy_before(stage, local_run, tmp_path / "out")
+    args = [stage, "--output", output, "--workers", 2, "--threads", 1]
+    hooks = kill_once(sign, tmp_path)
+    killed = shell(*args, **hooks)
+    assert killed.code == 6, killed.err
+    assert (tmp_path / "killed").exists()
+    assert "a worker process died" in killed.err.splitlines()[-1]
+    done = shell(*args, **hooks)
+    assert done.code == 0, done.err
+    tasks = (tmp_path / "notes").read_text().splitlines()
+    assert any(sign in task for task in tasks)
+    assert len(tasks) == len(set(tasks))  # nothing that was finished was done twice
+    assert data_hashes(output) == data_hashes(local_run)
+    assert_sound(output)
+
+
 def test_a_killed_driver_leaves_no_process_and_no_folder(site: Path, tmp_path: Path) -> None:
     (tmp_path / "tmp").mkdir()
     with start(*command("scan", site, tmp_path / "out"), TMPDIR=str(tmp_path / "tmp")) as run:
         until(lambda: len(workers_of(run)) == 2)
         workers = workers_of(run)
         run.kill()
-    _, alive = psutil.wait_procs(workers, timeout=10)
+    _, alive = psutil.wait_procs(workers, timeout=WAIT_S)
     assert alive == []
     assert list((tmp_path / "tmp").iterdir()) == []
 
@@ -120,5 +150,5 @@ def test_an_ended_driver_ends_its_workers(site: Path, tmp_path: Path, number: si
         until(lambda: len(workers_of(run)) == 2)
         workers = workers_of(run)
         os.kill(run.pid, number)
-    _, alive = psutil.wait_procs(workers, timeout=10)
+    _, alive = psutil.wait_procs(workers, timeout=WAIT_S)
     assert alive == []
