@@ -190,7 +190,7 @@ class RunConfig:
     workers: int = 1
     """Processes on this machine; each decodes with its share of the cores."""
     threads: int = 0
-    """Decode threads a process; 0 takes the cores divided by --workers."""
+    """Threads a process that decode, and as many that read images; 0 takes the cores divided by --workers."""
     rebuild: bool = False
     """Throws away what an earlier run with other scan settings left in --output."""
     dry_run: bool = False

@@ -1,6 +1,5 @@
 """Reads images again by their references: in any order asked for, from files in the order of their bytes, several ranges at once."""
 
-import functools
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -81,16 +80,15 @@ def _read(asked: list[_Asked], locate: Callable[[str], str], threads: int) -> It
     turn, source = 0, ""
     runs = (run for window in _windows(asked) for run in _runs(window))
     with closing(_Files(locate)) as files:
-        read = functools.partial(_read_run, files=files)
-        for run, found in map_ahead(read, runs, threads=threads, window=threads, weigh=_bytes_of, max_weight=_MAX_READ_BYTES):
+        for run, block in map_ahead(files.read, runs, threads=threads, window=threads, weigh=_bytes_of, max_weight=_MAX_READ_BYTES):
             if run[0].source != source:
                 files.close_source(source)
                 source = run[0].source
-            bodies.update(found)
-            found.clear()
-            while turn in bodies:
-                yield bodies.pop(turn)
-                turn += 1
+            for one in run:
+                bodies[one.turn] = _body_of(one, block, run[0].offset) if isinstance(block, bytes) else block
+                while turn in bodies:
+                    yield bodies.pop(turn)
+                    turn += 1
 
 
 def _windows(asked: Iterable[_Asked]) -> Iterator[list[_Asked]]:
@@ -127,23 +125,31 @@ def _bytes_of(run: list[_Asked]) -> int:
 
 
 class _Files:
-    """The sources that are being read: a source is open as often as threads read it at once."""
+    """The sources that are being read: each is open as often as threads read it at once."""
 
     def __init__(self, locate: Callable[[str], str]) -> None:
         self._locate, self._lock = locate, threading.Lock()
         self._idle: dict[str, list[BinaryIO]] = {}
 
-    def take(self, source: str) -> BinaryIO:
-        """Returns a file that no other thread has."""
+    def read(self, run: list[_Asked]) -> bytes | SourceChanged:
+        """Reads neighbours together: returns the bytes from the first on, or why the source cannot be opened; in any thread."""
+        source = run[0].source
+        try:
+            file = self._take(source)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, LookupError) as error:
+            return SourceChanged(detail=f"{source}: {error}")
+        try:
+            file.seek(run[0].offset)
+            return file.read(_bytes_of(run))
+        finally:
+            with self._lock:
+                self._idle.setdefault(source, []).append(file)
+
+    def _take(self, source: str) -> BinaryIO:
         with self._lock:
             if idle := self._idle.get(source):
                 return idle.pop()
         return open_read(self._locate(source))
-
-    def give_back(self, source: str, file: BinaryIO) -> None:
-        """Makes the file free for any thread."""
-        with self._lock:
-            self._idle.setdefault(source, []).append(file)
 
     def close_source(self, source: str) -> None:
         """Closes what is free of a source."""
@@ -158,23 +164,10 @@ class _Files:
             self.close_source(source)
 
 
-def _read_run(run: list[_Asked], files: _Files) -> dict[int, bytes | SourceChanged]:
-    """Reads neighbours together; returns their bodies by turn."""
-    source, start = run[0].source, run[0].offset
-    try:
-        file = files.take(source)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, LookupError) as error:
-        return {one.turn: SourceChanged(detail=f"{source}: {error}") for one in run}
-    try:
-        file.seek(start)
-        block = file.read(_bytes_of(run))
-    finally:
-        files.give_back(source, file)
-    return {one.turn: _decode(one, block[one.offset - start : one.offset - start + one.length]) for one in run}
-
-
-def _decode(asked: _Asked, raw: bytes) -> bytes | SourceChanged:
+def _body_of(asked: _Asked, block: bytes, start: int) -> bytes | SourceChanged:
+    """Returns the body behind a reference, given the bytes of the source from `start` on."""
     place = f"{asked.source} at offset {asked.offset}"
+    raw = block[asked.offset - start : asked.offset - start + asked.length]
     if len(raw) < asked.length:
         return SourceChanged(detail=f"{place}: {len(raw)} of {asked.length} bytes left")
     try:
