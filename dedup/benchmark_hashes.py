@@ -12,11 +12,11 @@ What is searched are plain arrays in files, which all processes of a machine map
 import os
 from dataclasses import dataclass
 
-import faiss
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dedup.faiss_kernels import faiss
 from dedup.hashes import hamming64, hamming256
 
 MAX_PHASH, MAX_PDQ = 10, 48

@@ -11,10 +11,10 @@ import math
 import os
 from dataclasses import dataclass
 
-import faiss
 import numpy as np
 
 from dedup.benchmark import VectorSearch
+from dedup.faiss_kernels import faiss
 
 FLAT_UP_TO, PQ_UP_TO = 200_000, 20_000_000
 """Items: flat costs 3 kB an item and query, pq 200 bytes; 20 million are a second a query batch of 256 and core."""

@@ -1,10 +1,11 @@
 """`pagepairs benchmark build`: what the cut and the recall table are taken of, what is indexed and what is said of the rest."""
 
+import io
 import json
 from pathlib import Path
 
 from made_crawls import encode, picture
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 
 def square() -> bytes:
@@ -58,3 +59,22 @@ def test_what_is_not_indexed_is_said(tmp_path: Path, pagepairs) -> None:
     assert manifest["items"] == 3
     assert manifest["left_out"] == {"count": 2, "examples": ["labels.csv", "val.tar"]}
     assert "left out, as no images by name or content: 2 files, e.g. labels.csv, val.tar" in out
+
+
+def test_false_matches_are_counted_on_unrelated_photos(shared_data: Path, tmp_path: Path, pagepairs) -> None:
+    photos = shared_data / "bench_dreambooth" / "dataset"
+    images = write_images(tmp_path / "images", {f"{n}.jpg": (photos / "dog" / f"0{n}.jpg").read_bytes() for n in (0, 1, 3)})
+    vase = [path.read_bytes() for path in sorted((photos / "vase").glob("*.jpg"))[:3]]
+    with Image.open(io.BytesIO((images / "1.jpg").read_bytes())) as opened:
+        small = opened.convert("RGB").resize((320, 320))
+    planted = {"small.jpg": encode(small), "mirrored.jpg": encode(ImageOps.mirror(small)), "square.jpg": square()}
+    other = write_images(tmp_path / "other", {f"{n}.jpg": body for n, body in enumerate(vase)} | planted)
+    manifest, out = build(pagepairs, images, tmp_path / "idx", "--sample", 1, "--unrelated", other, "--cut", 0.99)
+    unrelated = manifest["calibration"]["unrelated"]
+    assert unrelated["highest"] > 0.99  # the smaller copy; the flat square is left out, as in a crawl
+    del unrelated["highest"]
+    assert unrelated == {"source": "--unrelated", "images": 6, "hash": 1, "embedding": 1}
+    assert "false matches among 6 images (--unrelated): 1 by hash, 1 by embedding" in out
+    manifest, out = build(pagepairs, images, tmp_path / "hashes", "--sample", 1, "--unrelated", other, encoder="none")
+    assert manifest["calibration"]["unrelated"] == {"source": "--unrelated", "images": 6, "hash": 1}
+    assert "false matches among 6 images (--unrelated): 1 by hash\n" in out

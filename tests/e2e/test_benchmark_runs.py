@@ -158,6 +158,18 @@ def test_workers_and_order_give_the_same_bytes(
     assert data_hashes(tmp_path / "out") == data_hashes(run)
 
 
+def test_two_workers_find_the_same_matches(site_run: Path, index: Path, tmp_path: Path, pagepairs, monkeypatch: pytest.MonkeyPatch) -> None:
+    output, found = shutil.copytree(site_run, tmp_path / "out"), []
+    # An audit is the passes alone. Whole runs are compared under `slow`: each of their jobs starts its own two workers.
+    for workers, files_per_task in ((1, 16), (2, 1)):
+        monkeypatch.setattr("pipeline.pair_matches._FILES_PER_TASK", files_per_task)
+        done = pagepairs("audit", "--output", output, "--benchmark", index, "--sample", 0, "--workers", workers)
+        assert done.code == 7, done.err
+        found.append((output / "report" / "audit.json").read_text())
+    assert len(json.loads(found[0])["left"]) == 2
+    assert found[0] == found[1]
+
+
 def test_several_indexes_are_all_kept_out(index: Path, site_files: list[Path], tmp_path: Path, pagepairs) -> None:
     hashes = tmp_path / "hashes.txt"
     other = build(pagepairs, write_images(tmp_path / "images", {"c.jpg": picture(5, 2)}), tmp_path / "c", "--cut", 0.97)
