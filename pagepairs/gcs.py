@@ -23,7 +23,7 @@ from requests import RequestException
 
 from pagepairs.stores import REMOTE, Stat
 
-_READ_AHEAD_BYTES = 4 * 1024 * 1024
+_FIRST_AHEAD_BYTES, _MOST_AHEAD_BYTES = 64 * 1024, 4 * 1024 * 1024
 _TIMEOUT_S = 60.0
 _SPOOL_BYTES = 16 * 1024 * 1024
 _ERRNO = {401: errno.EACCES, 403: errno.EACCES, 404: errno.ENXIO, 413: errno.EFBIG, 507: errno.ENOSPC}
@@ -86,12 +86,32 @@ def _split(path: str) -> tuple[Any, str]:
 
 
 class _Reader(BlobReader):  # type: ignore[misc]
-    """An object that is read by range, ahead of what is asked for."""
+    """An object that is read by range, ahead of what is asked for.
+
+    How far doubles with each request that goes on where the last one ended, and starts anew where it does not: a file that is read through
+    takes few requests, and a slice of one costs little more than its bytes.
+    """
+
+    _chunk_size: int
+
+    def __init__(self, blob: Any) -> None:
+        super().__init__(blob, chunk_size=_FIRST_AHEAD_BYTES, retry=_RETRY, timeout=_TIMEOUT_S)
 
     def read(self, size: int = -1) -> bytes:
         """Returns the next bytes."""
+        fetched = self._pos
         with _as_os_error(f"{REMOTE}{self._blob.bucket.name}/{self._blob.name}"):
-            return cast(bytes, super().read(size))
+            data = cast(bytes, super().read(size))
+        if self._pos != fetched:
+            self._chunk_size = min(2 * self._chunk_size, _MOST_AHEAD_BYTES)
+        return data
+
+    def seek(self, pos: int, whence: int = os.SEEK_SET) -> int:
+        """Moves within the object and returns the position."""
+        before, after = super().seek(0, os.SEEK_CUR), super().seek(pos, whence)
+        if after != before and self._buffer.tell() >= self._buffer.getbuffer().nbytes:
+            self._chunk_size = _FIRST_AHEAD_BYTES
+        return int(after)
 
 
 class ObjectStore:
@@ -105,7 +125,7 @@ class ObjectStore:
         blob = self._find(path)
         if blob is None:
             raise FileNotFoundError(errno.ENOENT, "there is no such object", path)
-        return cast(BinaryIO, _Reader(blob, chunk_size=_READ_AHEAD_BYTES, retry=_RETRY, timeout=_TIMEOUT_S))
+        return cast(BinaryIO, _Reader(blob))
 
     def _find(self, path: str) -> Any:
         with _as_os_error(path):

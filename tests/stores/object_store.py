@@ -53,7 +53,7 @@ class Door:
         self.faults: list[Fault] = []
         self.faults_between: Iterator[Fault | None] = itertools.repeat(None)  # one a request, once `faults` is empty
         self.refuse: Callable[[str, str], Refusal | None] = lambda method, path: None  # goes before both
-        self.requests = 0
+        self.requests, self.sent_bytes = 0, 0
         self._lock = threading.Lock()
         host = target.removeprefix("http://")
         door = self
@@ -82,6 +82,8 @@ class Door:
                 connection.request(self.command, self.path, body, headers | {"Host": self.headers["Host"]})
                 answer = connection.getresponse()
                 data = answer.read()
+                with door._lock:
+                    door.sent_bytes += len(data)
                 self.send_response(answer.status)
                 for name, value in answer.getheaders():
                     if name.lower() not in ("transfer-encoding", "connection", "content-length", "date", "server"):

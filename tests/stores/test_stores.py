@@ -117,6 +117,25 @@ def test_paths() -> None:
         store_of("gs:///a").stat("gs:///a")
 
 
+def test_scattered_ranges_cost_little_more_than_their_bytes_and_a_whole_object_few_requests(remote_folder: str, door: Door) -> None:
+    write(f"{remote_folder}/a", BODY)
+    with store_of(remote_folder).open_read(f"{remote_folder}/a") as file:
+        door.requests = door.sent_bytes = 0
+        for number in range(10):
+            file.seek(900_000 * number + 7)
+            assert file.read(150_000) == BODY[900_000 * number + 7 :][:150_000]
+        assert (door.requests, door.sent_bytes) == (10, 10 * 150_001)  # a range names its last byte
+        file.seek(0)
+        door.requests = door.sent_bytes = 0
+        assert b"".join(iter(lambda: file.read(10_000), b"")) == BODY
+        assert door.requests <= 10
+        assert door.sent_bytes < len(BODY) + 100
+        file.seek(5_000_000)
+        door.requests = door.sent_bytes = 0
+        assert file.read(10) + file.read(10) == BODY[5_000_000:5_000_020]
+        assert (door.requests, door.sent_bytes) == (1, 64 * 1024 + 1)
+
+
 FAULTS: dict[str, list[Fault]] = {
     "too many requests": [429, 429, 429],
     "unavailable": [503, 503],
