@@ -1,6 +1,8 @@
 """What the steps of stage pair share: where each leaves its rows, and which columns these have."""
 
+import itertools
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -10,7 +12,7 @@ from pagepairs.config import PairConfig
 from pagepairs.files import FileInfo, read_arrow_part, write_arrow, write_parquet
 from pagepairs.manifest import dataset_files
 from pagepairs.records import CANDIDATES
-from pagepairs.stores import exists
+from pagepairs.stores import is_remote
 from pipeline.journal import part_name
 from pipeline.progress import Meter
 
@@ -47,6 +49,16 @@ REFERENCES = pa.schema(
 # A candidate on its way to the ledger, with what its pair needs.
 CANDIDATE_ROWS = pa.schema([*CANDIDATES, *(pa.field(f"{side}_{name}", REFERENCES.field(name).type) for side in "ab" for name in CARRIED)])
 
+_READERS = 32
+"""Slices of files that are read at once from an object store: each waits for four requests."""
+
+
+def _read_part(path: str, part: int) -> pa.Table | None:
+    try:
+        return read_arrow_part(path, part)
+    except FileNotFoundError:
+        return None
+
 
 @dataclass(frozen=True, kw_only=True)
 class PairJob:
@@ -76,7 +88,8 @@ class PairJob:
     def read_range(self, phase: str, part: int) -> pa.Table | None:
         """The rows that all parts of an earlier step left for this part; None where they left none."""
         paths = [self.path(phase, other) for other in range(self.parts)]
-        pieces = [read_arrow_part(path, part) for path in paths if exists(path)]
+        with ThreadPoolExecutor(_READERS if is_remote(self.work) else 1) as pool:
+            pieces = [piece for piece in pool.map(_read_part, paths, itertools.repeat(part)) if piece is not None]
         return pa.concat_tables(pieces) if pieces else None
 
     def write_final(self, dataset: str, part: int, table: pa.Table) -> FileInfo:
