@@ -8,7 +8,7 @@ from launch import ROOT
 # What Python does first in a worker process: it notes the journal entries that are written, and ends after the first with SIGN in its path.
 _HOOK = """
 import os, signal, sys
-if any("pipeline.local_workers" in word or "sdk_worker_main" in word for word in sys.orig_argv):
+if any("pipeline.local_workers" in word or "SdkHarness" in word for word in sys.orig_argv):
     replace = os.replace
     def noted(source, target, **more):
         replace(source, target, **more)

@@ -38,8 +38,10 @@ def worker_pool(**more: str) -> Iterator[tuple[psutil.Process, list[str]]]:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={port}"]
     with subprocess.Popen(command, env=environment(**more), stderr=subprocess.DEVNULL) as process:
-        yield psutil.Process(process.pid), ["--environment_type=EXTERNAL", f"--environment_config=localhost:{port}"]
-        process.terminate()
+        try:
+            yield psutil.Process(process.pid), ["--environment_type=EXTERNAL", f"--environment_config=localhost:{port}"]
+        finally:
+            process.terminate()
 
 
 @pytest.fixture
