@@ -91,7 +91,7 @@ class MatchVectors:
         below = {number: NEAR.empty_table() for number in range(len(self._job.benchmarks))}
         for path in files:
             table = _take_only(read_parquet(path), self._job)
-            table = table.filter(pa.array(~np.isin(prefix64(table["image_id"]), flat)))
+            table = table.filter(pa.array(~_among(prefix64(table["image_id"]), flat)))
             vectors_ND, encoder = vectors_of(table["embedding"]), os.path.basename(os.path.dirname(path))
             seen[encoder] += table.num_rows
             for number, benchmark in enumerate(self._job.benchmarks):
@@ -144,9 +144,15 @@ def _take_only(table: pa.Table, job: MatchJob) -> pa.Table:
     """Returns the rows whose image is looked at."""
     if not job.only or not table.num_rows:
         return table
-    only, ids = _read_only(job.only), prefix64(table["image_id"])
-    place = np.minimum(np.searchsorted(only, ids), max(0, len(only) - 1))
-    return table.filter(pa.array(only[place] == ids)) if len(only) else table.slice(0, 0)
+    return table.filter(pa.array(_among(prefix64(table["image_id"]), _read_only(job.only))))
+
+
+def _among(ids: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Returns which ids are among `known`, which is sorted; without sorting it again, as np.isin would for every file."""
+    if not len(known):
+        return np.zeros(len(ids), bool)
+    found: np.ndarray = known[np.minimum(np.searchsorted(known, ids), len(known) - 1)] == ids
+    return found
 
 
 @functools.lru_cache(maxsize=2)

@@ -69,12 +69,12 @@ def statement(benchmark: Mapping[str, Any], images: int) -> str:
 
 def _sentences(benchmark: Mapping[str, Any], images: int) -> Iterator[str]:
     versions, digest = benchmark["versions"], benchmark["encoder_digest"]
-    by_hash, by_embedding = (
-        f"{benchmark['compared_by_hash']:,}",
-        f" and {benchmark['compared_by_embedding']:,} by embedding" if digest else "",
-    )
+    # A list of hashes holds no files: neither bytes nor changes of them could be compared.
+    by_bytes = "all were compared by their bytes, " if benchmark["calibration"] or benchmark["flat_items"] else ""
+    by_hash = f"{benchmark['compared_by_hash']:,} {'' if by_bytes else 'were compared '}by perceptual hash"
+    by_embedding = f" and {benchmark['compared_by_embedding']:,} by embedding" if digest else ""
     yield (
-        f"Of the {images:,} distinct images of the crawl, all were compared by their bytes, {by_hash} by perceptual hash{by_embedding} "
+        f"Of the {images:,} distinct images of the crawl, {by_bytes}{by_hash}{by_embedding} "
         f"with the {benchmark['items']:,} images of {benchmark['name']}{_flat(benchmark)} "
         f"(pagepairs {versions['pagepairs']}, index {benchmark['content'][:16]}); "
         f"{benchmark['matched']:,} ({_share(benchmark['matched'], images)}) "

@@ -33,7 +33,7 @@ MIN_COSINE = 0.9
 """imagededup's own default for its network."""
 _MIN_TEXTURE = 50
 HASHED_ITEMS = 100_000
-"""Items that imagededup hashes: a minute of a core, and 20 s of its search for 1 000 images. More are sampled."""
+"""Items that imagededup hashes: a minute of a core, and 40 s of its search for 1 000 images. More are sampled."""
 _CNN_IMAGES = 10_000
 _BATCH = 1_000
 
@@ -111,7 +111,7 @@ def choose_items(benchmarks: Sequence[Benchmark], *, count: int, seed: int, crop
 def ask_hashes(images: Mapping[str, bytes], benchmarks: Sequence[Benchmark], *, seed: int, crop: bool) -> Opinion:
     """Returns what imagededup's PHash and its own brute-force search hold for alike.
 
-    Its search makes lists of all it knows for every query (0.2 µs an item), so it is given a batch of items at a time, and 100 000 at most.
+    Its search makes lists of all it knows for every query (0.4 µs an item), so it is given a batch of items at a time, and 100 000 at most.
     """
     items = choose_items(benchmarks, count=HASHED_ITEMS, seed=seed, crop=crop)
     with _hushed():
