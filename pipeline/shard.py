@@ -25,7 +25,7 @@ from pagepairs.keys import prefix64
 from pagepairs.manifest import dataset_files
 from pagepairs.records import DROPS, PAIRS, embeddings_schema, rows_to_table, shards_schema
 from pagepairs.shards import BATCH_ROWS, shard_name, write_shard
-from pagepairs.stores import exists
+from pagepairs.stores import exists, is_remote
 from pagepairs.urls import host_of
 from pipeline.ahead import map_ahead
 from pipeline.jobs import Rows, run_parts
@@ -200,11 +200,15 @@ def references_of(pairs: pa.Table) -> list[Reference]:
 
 
 class EncodedImages:
-    """The images of a shard by their ids, or why there are none; on disk in `folder` as soon as they outgrow 64 MiB."""
+    """The images of a shard by their ids, or why there are none; on disk as soon as they outgrow 64 MiB.
+
+    In `folder` where that is on this machine, since the output's disk is the one with room; else among its temporary files.
+    """
 
     def __init__(self, folder: str) -> None:
-        os.makedirs(folder, exist_ok=True)
-        self._file = SpooledTemporaryFile(max_size=_STORE_BYTES, dir=folder)  # noqa: SIM115 (closed by __exit__)
+        if not is_remote(folder):
+            os.makedirs(folder, exist_ok=True)
+        self._file = SpooledTemporaryFile(max_size=_STORE_BYTES, dir=None if is_remote(folder) else folder)  # noqa: SIM115 (closed by __exit__)
         self._places: dict[str, tuple[int, int]] = {}
         self._errors: dict[str, ImageError] = {}
         self._end = 0

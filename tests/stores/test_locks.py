@@ -5,16 +5,20 @@ an object store; what is tested is everything that reads first.
 """
 
 import itertools
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 from object_store import Door
+from PIL import Image
 
 from pagepairs import locks
 from pagepairs.gcs import LockObject
 from pagepairs.locks import OutputLocked, lock_output
 from pagepairs.stores import store_of
+from pipeline.commands import EXIT_NO_PAIRS, EXIT_OUTPUT, main
 
 
 @pytest.fixture(params=["local", "gs"])
@@ -34,6 +38,22 @@ def test_the_second_run_is_refused_and_the_next_one_is_not(path: str) -> None:
         check()
     with lock_output(path):
         pass
+
+
+def test_a_run_of_another_process_is_seen_and_ends_with_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "out"
+    hold = f"from pagepairs.locks import lock_output\nwith lock_output({str(output / '.work' / 'lock')!r}): print(1, flush=True); input()"
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    argv = ["--input", str(folder), "--output", str(output), "--encoder", "builtin"]
+    with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"1\n"
+        Image.new("RGB", (300, 300)).save(folder / "one.png")
+        assert main("run", argv) == EXIT_OUTPUT
+        assert "another run is writing there" in capsys.readouterr().err
+        other.kill()
+    assert main("run", argv) == EXIT_NO_PAIRS
 
 
 def test_a_run_that_fails_gives_the_folder_free(path: str) -> None:

@@ -37,6 +37,8 @@ def test_a_run_on_objects_gives_the_same_bytes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     crawl, output = f"{remote_folder}/in/howtocook.warc.gz", f"{remote_folder}/out"
     with store_of(crawl).open_write(crawl) as file:
         file.write((shared_data / "howtocook.warc.gz").read_bytes())
@@ -47,6 +49,7 @@ def test_a_run_on_objects_gives_the_same_bytes(
     assert door.requests - before > 200
     assert contents(output) == contents(howtocook_run)
     assert [path for path in store_of(output).files(output) if "/.tmp-" in path or path.endswith("/lock")] == []
+    assert list((tmp_path / "here").iterdir()) == []
 
     before = door.requests
     assert main("run", argv) == 0  # nothing but the report is made again
