@@ -253,7 +253,7 @@ def test_a_full_disk_at_any_stage_and_then_more_room(site_files: list[Path], sit
     output = small_disk / "out"
     command = ["run", "--input", *site_files, "--output", output, "--encoder", "builtin"]
     reached = []
-    for size in ("16k", "180k", "260k", "300k", "500k"):
+    for size in ("16k", "180k", "260k", "300k", "720k"):
         resize(small_disk, f"size={size}")
         done = pagepairs(*command)
         assert (done.code, "Traceback" in done.err) == (4, False), (size, done.err)
