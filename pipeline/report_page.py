@@ -93,7 +93,7 @@ def render(
             stages=[_funnel_row(stage, counts) for stage, counts in report["stages"].items()],
             passed=_passed(report["stages"]),
             copies=[(name, report["duplicates"][rule]) for rule, name in _COPY_RULES.items() if report["duplicates"].get(rule)],
-            appearances={name: found for name, found in report["appearances"].items() if found["images"]},
+            appearances=[_appearances(name, report["appearances"][name]) for name in ("pages", "hosts") if report["appearances"].get(name)],
             rules=_RULES,
             hosts={kind: [(row["host"], row["count"]) for row in rows] for kind, rows in report["hosts"].items()},
             versions=flatten(
@@ -103,6 +103,11 @@ def render(
             commands=make_commands(report["configuration"], output, folder, encoder=report["similarity"]["encoder"]),
         )
     )
+
+
+def _appearances(name: str, found: Mapping[str, Any]) -> tuple[str, int, list[tuple[str, int]]]:
+    """Returns pages or hosts, the most that are no boilerplate, and the images by how many show them, in ascending order."""
+    return name, found["most"], sorted(found["images"].items(), key=lambda item: int(item[0].partition("-")[0]))
 
 
 @functools.cache

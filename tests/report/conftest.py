@@ -30,7 +30,10 @@ PAGE_SIZES = (5, 4, 4, 3, 2, 2)
 
 DUPLICATES = {"captures": 20, "exact_copy": 3, "equal_hash": 2, "near_hash": 1, "kept": 14, "near_pairs": 1, "groups": {"2": 1}}
 DUPLICATES |= {"components": {"2": 1}}
-APPEARANCES = {"pages": {"most": 20, "images": {"1": 11, "2": 4, "33-64": 1}}, "hosts": {"most": 5, "images": {"1": 15, "3-4": 1}}}
+APPEARANCES = {
+    "pages": {"most": 20, "images": {"1": 11, "2": 3, "5-8": 1, "17-32": 1}},
+    "hosts": {"most": 5, "images": {"1": 15, "3-4": 1}},
+}
 
 
 @dataclass(frozen=True, kw_only=True)

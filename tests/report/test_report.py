@@ -117,6 +117,8 @@ def test_pages_images_and_hosts_equal_a_recount(reported_run: Any) -> None:
         heading = page.index(f"Images by the number of {name} that show them; on more than {cut} they are boilerplate")
         for numbers, count in report["appearances"][name]["images"].items():
             assert re.search(rf"<bdi>{numbers}</bdi>.*?<td class=\"n\">{count}</td>", page[heading:], re.DOTALL)
+        shown = sorted(report["appearances"][name]["images"], key=lambda numbers: page.index(f"<bdi>{numbers}</bdi>", heading))
+        assert shown == {"pages": ["1", "2", "5-8", "17-32"], "hosts": ["1", "3-4"]}[name]
     for size in report["images"]["sizes"]:
         sides = [min(row["width"], row["height"]) for row in reported_run.images]
         assert size["images"] == sum(size["first_px"] <= side <= size["last_px"] for side in sides)
