@@ -34,9 +34,6 @@ APPEARANCES = {
     "pages": {"most": 20, "images": {"1": 11, "2": 3, "5-8": 1, "17-32": 1}},
     "hosts": {"most": 5, "images": {"1": 15, "3-4": 1}},
 }
-    "pages": {"most": 20, "images": {"1": 11, "2": 3, "5-8": 1, "17-32": 1}},
-    "hosts": {"most": 5, "images": {"1": 15, "3-4": 1}},
-}
 
 
 @dataclass(frozen=True, kw_only=True)
