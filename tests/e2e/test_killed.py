@@ -27,7 +27,7 @@ def tasks_done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return done
 
 
-@pytest.mark.parametrize("count", [10, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [6, pytest.param(50, marks=pytest.mark.slow)])
 def test_killed_at_many_moments_gives_the_same_bytes_and_repeats_nothing(
     count: int, site_files: list[Path], tmp_path: Path, pagepairs, tasks_done: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,8 +40,8 @@ def tasks_steps(label: str) -> list[str]:
 EMBED = ["embed", "embed/Balance", "embed/Units"]
 PAIR = [
     *(parts_steps("canonical"), parts_steps("aliases"), tasks_steps("near")),
-    *(parts_steps("canonical"), parts_steps("aliases"), tasks_steps("stars")),
-    *(parts_steps(name) for name in ("resolve", "appear", "fetch", "pages")),
+    *(parts_steps("canonical"), parts_steps("aliases"), tasks_steps("stars"), tasks_steps("copies")),
+    *(parts_steps(name) for name in ("resolve", "sets", "appear", "fetch", "pages")),
     *(tasks_steps(name) for name in ("mirrors", "episodes", "pairs")),
 ]
 

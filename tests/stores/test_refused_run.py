@@ -75,6 +75,7 @@ def test_writing_is_refused_at_any_stage_and_then_allowed(
     assert contents(output) == contents(str(local_run))
 
 
+@pytest.mark.slow
 def test_reading_the_crawl_is_refused_at_any_stage_and_then_allowed(
     site: Path, local_run: Path, remote_folder: str, door: Door, capsys: pytest.CaptureFixture[str]
 ) -> None:
