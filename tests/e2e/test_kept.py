@@ -107,6 +107,7 @@ def test_more_input_adds_units_and_keeps_what_was_scanned(site_files: list[Path]
     assert_sound(output)
 
 
+@pytest.mark.slow
 def test_less_input_leaves_nothing_of_the_rest(site_files: list[Path], copied_run: Path, tmp_path: Path, pagepairs) -> None:
     done = pagepairs("run", "--input", *site_files[:2], "--output", copied_run, "--encoder", "builtin")
     assert done.code == 0, done.err

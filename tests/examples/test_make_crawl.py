@@ -84,6 +84,7 @@ def looks(bodies: dict[str, bytes]) -> dict[str, Look | str]:
     return {name: seen(body) for name, body in bodies.items()}
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_and_another_seed_other_bytes(crawl: Path, tmp_path: Path) -> None:
     again, other = make(tmp_path / "again"), make(tmp_path / "other", "--seed", "1")
     for name in ("crawl.warc.gz", "truth.jsonl"):
