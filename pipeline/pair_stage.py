@@ -50,9 +50,8 @@ def run_pair(run: Run) -> None:
     forget_others(run, "pair-", work)
     with timed(run, "pair"):
         parts = parts_for(inputs["images"], inputs["links"])
-        with watch(
-            run.progress, "pair", 9 * parts + near_parts(parts) + bool(copies_folder) * (2 * parts + alike_parts(parts)), "part"
-        ) as meter:
+        steps = 10 * parts + near_parts(parts) + (2 * parts + alike_parts(parts) if copies_folder else 0)
+        with watch(run.progress, "pair", steps, "part") as meter:
             job = PairJob(
                 output=run.output,
                 work=work,
