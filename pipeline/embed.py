@@ -149,9 +149,5 @@ def embed_units(paths: Sequence[str], job: EmbedJob, options: PipelineOptions) -
             tasks.append((path, missing))
     if tasks:
         with open_job("embed", options) as pipeline:
-            (
-                name_elements(pipeline, "embed/Units", tasks, job.targets[0].journal.folder)
-                | "embed/Balance" >> beam.Reshuffle()
-                | "embed" >> Embed(job, local=is_local(options))
-            )
+            (name_elements(pipeline, "embed/Units", tasks, job.targets[0].journal.folder) | "embed" >> Embed(job, local=is_local(options)))
     return [sum(number in missing for _, missing in tasks) for number in range(len(job.targets))]

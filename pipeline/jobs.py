@@ -22,7 +22,7 @@ from pagepairs.files import open_read, read_arrow_part, write_arrow_parts, write
 from pagepairs.keys import part_of
 from pagepairs.stores import store_of
 from pipeline.journal import Journal, Outcome, part_name
-from pipeline.runners import CheckedDoFn, is_local, open_job
+from pipeline.runners import CheckedDoFn, is_alone, is_local, open_job
 
 PART_ROWS = 100_000
 """Rows of the largest input that one part of a shuffle holds, about: 150 MB of 768-wide vectors."""
@@ -46,27 +46,23 @@ def run_tasks(label: str, tasks: Mapping[str, T], work: Callable[[T], Outcome], 
     todo = sorted((name, task) for name, task in tasks.items() if name not in finished)
     if todo:
         with open_job(label, options) as pipeline:
-            (
-                name_elements(pipeline, f"{label}/Tasks", todo, journal.folder)
-                | f"{label}/Balance" >> beam.Reshuffle()
-                | f"{label}/Work" >> beam.ParDo(_Finish(label, work, journal))
-            )
+            (name_elements(pipeline, f"{label}/Tasks", todo, journal.folder) | f"{label}/Work" >> beam.ParDo(_Finish(label, work, journal)))
     return len(todo)
 
 
 def name_elements(pipeline: beam.Pipeline, label: str, elements: list[Any], folder: str) -> beam.PCollection:
-    """Returns the elements as a collection. A long list goes through a file in `folder`, of which the job names ranges only.
+    """Returns the elements as a collection, spread over the workers, if there are several, before anything is done with them.
 
-    The elements of a range are spread over workers before anything is done with them.
+    A long list goes through a file in `folder`, of which the job names ranges only.
     """
     if len(elements) <= _NAMED_IN_JOB:
-        return pipeline | label >> beam.Create(elements)
+        return pipeline | label >> beam.Create(elements, reshuffle=not is_alone(pipeline.options))
     data = pickle.dumps(elements)
     path = os.path.join(folder, f"elements-{hashlib.sha256(data).hexdigest()[:16]}.pickle")
     write_bytes(path, data)
     starts = beam.Create(list(range(0, len(elements), _NAMED_IN_JOB)))
     read = pipeline | f"{label}/Ranges" >> starts | f"{label}/Read" >> beam.FlatMap(_read_elements, path)
-    return read | f"{label}/Spread" >> beam.Reshuffle()
+    return read | f"{label}/Balance" >> beam.Reshuffle()
 
 
 def _read_elements(start: int, path: str) -> list[Any]:
@@ -145,12 +141,10 @@ def run_parts(
         by_files = is_local(options) and len(todo) * part_rows > _SHUFFLE_ROWS
         with open_job(label, options) as pipeline:
             emit, kind = (functools.partial(_write_parts, folder), tuple[str, str]) if by_files else (_pack_parts, _PACKED)
-            pieces = (
-                name_elements(pipeline, f"{label}/Files", list(inputs), journal.folder)
-                | f"{label}/Balance" >> beam.Reshuffle()
-                | f"{label}/Spread" >> beam.ParDo(_SpreadFn(spread, parts, todo, emit)).with_output_types(kind)
-            )
-            gathered = (_gather_files if by_files else _gather_packed)(pipeline, label, pieces, todo)
+            pieces = name_elements(pipeline, f"{label}/Files", list(inputs), journal.folder) | f"{label}/Spread" >> beam.ParDo(
+                _SpreadFn(spread, parts, todo, emit)
+            ).with_output_types(kind)
+            gathered = _gather_files(pipeline, label, pieces, todo, folder) if by_files else _gather_packed(pipeline, label, pieces, todo)
             gathered | f"{label}/Reduce" >> beam.ParDo(_ReduceFn(label, reduce, parts, journal))
         store_of(folder).remove_tree(folder)
     return len(todo)
@@ -162,18 +156,14 @@ _PACKED = tuple[int, tuple[str, bytes]]
 def _gather_packed(pipeline: beam.Pipeline, label: str, packed: beam.PCollection, todo: list[int]) -> beam.PCollection:
     """Returns each part with its packed tables, (tag, bytes)."""
     # A part without rows is written too, empty.
-    empty = pipeline | f"{label}/Parts" >> beam.Create([(part, ("", b"")) for part in todo]).with_output_types(_PACKED)
+    empty = pipeline | f"{label}/Parts" >> beam.Create([(part, ("", b"")) for part in todo], reshuffle=False).with_output_types(_PACKED)
     return (packed, empty) | f"{label}/Flatten" >> beam.Flatten() | f"{label}/Group" >> beam.GroupByKey()
 
 
-def _gather_files(pipeline: beam.Pipeline, label: str, files: beam.PCollection, todo: list[int]) -> beam.PCollection:
+def _gather_files(pipeline: beam.Pipeline, label: str, files: beam.PCollection, todo: list[int], folder: str) -> beam.PCollection:
     """Returns each part with the files that hold a range of it, (tag, path), once the last of them is written."""
-    return (
-        pipeline
-        | f"{label}/Parts" >> beam.Create(todo)
-        | f"{label}/BalanceParts" >> beam.Reshuffle()
-        | f"{label}/Gather" >> beam.Map(lambda part, files: (part, files), beam.pvalue.AsList(files))
-    )
+    wanted = name_elements(pipeline, f"{label}/Parts", todo, folder)
+    return wanted | f"{label}/Gather" >> beam.Map(lambda part, files: (part, files), beam.pvalue.AsList(files))
 
 
 class _SpreadFn(CheckedDoFn):

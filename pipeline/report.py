@@ -73,7 +73,7 @@ def write_report(output: str, *, locate: Callable[[str], str], pipeline_options:
         # An empty Create has elements of no type, and a cluster would write the rows of the Flatten as such.
         extra = pipeline | "Disagreements" >> beam.Create(disagreements).with_output_types(dict[str, Any])
         shown = beam.pvalue.AsList((rows, extra) | "Shown" >> beam.Flatten())
-        units = name("Units", _paths(output, "units")) | "BalanceUnits" >> beam.Reshuffle()
+        units = name("Units", _paths(output, "units"))
         thumbnails = units | "Thumbnails" >> beam.FlatMap(read_thumbnails, shown, locate=locate, limits=limits)
         dropped = _read_dropped(name, output, summary, locate=locate, limits=limits)
         members = name("Episodes", _paths(output, "episodes")) | "Members" >> beam.FlatMap(read_members, shown)
@@ -112,7 +112,7 @@ def _files(output: str, *datasets: str) -> list[tuple[str, str]]:
 
 
 def _summarise(files: beam.PCollection, label: str) -> beam.PCollection:
-    summaries = files | f"Balance{label}" >> beam.Reshuffle() | label >> beam.MapTuple(summarise_file)
+    summaries = files | label >> beam.MapTuple(summarise_file)
     return summaries | f"Merge{label}" >> beam.CombineGlobally(merge_all)
 
 

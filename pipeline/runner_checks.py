@@ -124,13 +124,13 @@ def _check_dataflow(asked: dict[str, Any], workers: int) -> None:
             "or --setup_file ./setup.py, which installs it on every worker as it starts"
         )
     hinted = any(hint.startswith("accelerator") for hint in asked["resource_hints"] or [])
-    if hinted and has_worker_accelerator(asked):
+    if hinted and has_worker_accelerator(asked["dataflow_service_options"]):
         raise ValueError(TWO_ACCELERATORS)
 
 
-def has_worker_accelerator(asked: dict[str, Any]) -> bool:
+def has_worker_accelerator(service_options: list[str] | None) -> bool:
     """Whether the service is asked for a GPU on every worker of a job."""
-    return any("worker_accelerator" in option for option in asked["dataflow_service_options"] or [])
+    return any("worker_accelerator" in option for option in service_options or [])
 
 
 def _check_versions(asked: dict[str, Any]) -> None:

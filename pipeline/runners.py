@@ -13,7 +13,7 @@ from typing import Any
 
 import apache_beam as beam
 import grpc
-from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
+from apache_beam.options.pipeline_options import DirectOptions, GoogleCloudOptions, PipelineOptions, StandardOptions
 from apache_beam.runners.runner import PipelineState, create_runner
 
 from pagepairs import __version__
@@ -53,14 +53,23 @@ def pipeline_options(beam_args: Sequence[str], workers: int) -> PipelineOptions:
     return PipelineOptions([*beam_args, "--no_save_main_session", *more])
 
 
+def _runner(options: PipelineOptions) -> str:
+    return runner_name(options.view_as(StandardOptions).runner)  # options parse all their flags again for each set that one asks for
+
+
 def is_local(options: PipelineOptions) -> bool:
     """Whether the runner keeps its shuffles in this machine's memory."""
-    return runner_name(options.get_all_options()["runner"]) in LOCAL
+    return _runner(options) in LOCAL
+
+
+def is_alone(options: PipelineOptions) -> bool:
+    """Whether this process does the whole job: there is no other to spread elements over, which takes more time than small tasks do."""
+    return is_local(options) and options.view_as(DirectOptions).direct_num_workers == 1
 
 
 def promises_gpu(options: PipelineOptions) -> bool:
     """Whether the workers of stage embed have a GPU by the service's options."""
-    return not is_local(options) and has_worker_accelerator(options.get_all_options())
+    return not is_local(options) and has_worker_accelerator(options.view_as(GoogleCloudOptions).dataflow_service_options)
 
 
 def describe(options: PipelineOptions) -> dict[str, Any]:
@@ -70,7 +79,7 @@ def describe(options: PipelineOptions) -> dict[str, Any]:
 
 def default_threads(options: PipelineOptions, workers: int) -> int:
     """Returns the decode threads of a process: its share of this machine's cores; one on a cluster, which starts a process a core."""
-    on_cluster = runner_name(options.get_all_options()["runner"]) in ("dataflowrunner", *PORTABLE)
+    on_cluster = _runner(options) in ("dataflowrunner", *PORTABLE)
     return 1 if on_cluster else max(1, (os.cpu_count() or 1) // workers)
 
 
@@ -90,7 +99,7 @@ def open_job(label: str, options: PipelineOptions) -> Iterator[beam.Pipeline]:
             # Beam keeps jars of other languages there; a killed run would leave it behind.
             shutil.rmtree(pipeline.local_tempdir, ignore_errors=True)
             yield pipeline
-            _check_accelerators(pipeline, options.get_all_options())
+            _check_accelerators(pipeline, options.view_as(GoogleCloudOptions).dataflow_service_options)
             built = True
             if not is_local(options):
                 print(f"{label}: sending job {named.view_as(GoogleCloudOptions).job_name}", file=sys.stderr, flush=True)
@@ -102,8 +111,9 @@ def open_job(label: str, options: PipelineOptions) -> Iterator[beam.Pipeline]:
     except Exception as error:  # runners and their clients raise what they like: grpc's, Google's, Dataflow's own are no RuntimeError
         if is_local(options) or not built:
             raise
-        runner = options.get_all_options()["runner"]
-        raise JobFailed(f"job {label} failed on {runner}: {_reason(error, options)}; {_GOES_ON}", error) from error
+        raise JobFailed(
+            f"job {label} failed on {options.view_as(StandardOptions).runner}: {_reason(error, options)}; {_GOES_ON}", error
+        ) from error
 
 
 def _reason(error: BaseException, options: PipelineOptions) -> str:
@@ -124,7 +134,7 @@ def _named(label: str, options: PipelineOptions) -> PipelineOptions:
     if label != "embed" and cloud.dataflow_service_options:
         cloud.dataflow_service_options = [option for option in cloud.dataflow_service_options if "worker_accelerator" not in option]
     cloud.job_name = f"{cloud.job_name or 'pagepairs'}-{label}-{time.strftime('%m%d%H%M%S')}"
-    if runner_name(options.get_all_options()["runner"]) == "dataflowrunner":
+    if _runner(options) == "dataflowrunner":
         cloud.labels = [*(cloud.labels or []), f"pagepairs={__version__.replace('.', '-')}", f"job={label}"]
     return options
 
@@ -157,10 +167,12 @@ class _FindAccelerators(beam.pipeline.PipelineVisitor):  # type: ignore[misc]
         self.visit_transform(transform_node)
 
 
-def _check_accelerators(pipeline: beam.Pipeline, asked: dict[str, Any]) -> None:
+def _check_accelerators(pipeline: beam.Pipeline, service_options: list[str] | None) -> None:
+    if not has_worker_accelerator(service_options):
+        return
     visitor = _FindAccelerators()
     pipeline.visit(visitor)
-    if visitor.found and has_worker_accelerator(asked):
+    if visitor.found:
         raise ValueError(TWO_ACCELERATORS)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from encoders import encoder_folder
 from pagepairs.config import Config
@@ -66,7 +66,7 @@ def timed(run: Run, stage: str) -> Iterator[dict[str, Any]]:
     value["versions"] = {"pagepairs": version("pagepairs"), "python": platform.python_version()} | {
         name: version(name) for name in _VERSIONS
     }
-    value["runner"] = run.options.get_all_options()["runner"]
+    value["runner"] = run.options.view_as(StandardOptions).runner
     value["output"] = run.output
     value["stages"][stage] = notes | {
         "seconds": round(time.monotonic() - started, 3),

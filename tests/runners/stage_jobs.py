@@ -30,14 +30,14 @@ def dataflow_flags(temp: str) -> list[str]:
 
 
 def parts_steps(label: str) -> list[str]:
-    return sorted(f"{label}/{name}" for name in ("Files", "Balance", "Spread", "Parts", "Flatten", "Group", "Reduce"))
+    return sorted(f"{label}/{name}" for name in ("Files", "Spread", "Parts", "Flatten", "Group", "Reduce"))
 
 
 def tasks_steps(label: str) -> list[str]:
-    return sorted(f"{label}/{name}" for name in ("Tasks", "Balance", "Work"))
+    return sorted(f"{label}/{name}" for name in ("Tasks", "Work"))
 
 
-EMBED = ["embed", "embed/Balance", "embed/Units"]
+EMBED = ["embed", "embed/Units"]
 PAIR = [
     *(parts_steps("canonical"), parts_steps("aliases"), tasks_steps("near")),
     *(parts_steps("canonical"), parts_steps("aliases"), tasks_steps("stars"), tasks_steps("copies")),
