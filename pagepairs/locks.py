@@ -23,7 +23,7 @@ def lock_output(path: str) -> Iterator[Callable[[], None]]:
     """Holds a lock while the block runs: flock on this machine, an object guarded by its generation in an object store.
 
     Yields:
-      A function to call now and then: it raises OutputLocked if the lock was lost. On this machine it cannot be.
+      A function to call before what another run must not meet: it raises OutputLocked if the lock was lost. On this machine it cannot be.
 
     Raises:
       OutputLocked: if another run holds it.
@@ -52,34 +52,46 @@ def _hold_object(path: str) -> Iterator[Callable[[], None]]:
     lock = LockObject(path, owner=uuid.uuid4().hex)
     if not lock.take(expiry_s=EXPIRY_S):
         raise OutputLocked(f"{_sentence(path)} (a run that was killed gives it free after {EXPIRY_S / 60:.0f} minutes)")
-    stop, lost = threading.Event(), threading.Event()
-    thread = threading.Thread(target=_renew, args=(lock, stop, lost), daemon=True)
+    holder = _Holder(lock)
+    thread = threading.Thread(target=holder.renew_always, daemon=True)
     thread.start()
 
     def check() -> None:
-        if lost.is_set():
+        if not holder.renew():
             raise OutputLocked(f"{path}: the lock was lost to another run; what was finished is kept, start this run again later")
 
     try:
         yield check
     finally:
-        stop.set()
+        holder.stop.set()
         thread.join()
-        if not lost.is_set():
+        if not holder.lost:
             with suppress(OSError):  # then it expires
                 lock.give_back()
 
 
-def _renew(lock: Any, stop: threading.Event, lost: threading.Event) -> None:
-    """Renews the lock ten times as often as it expires. Only the store's clock, and how much time went by here, count: clocks jump."""
-    renewed = time.monotonic()
-    while not stop.wait(EXPIRY_S / 10):
-        started = time.monotonic()
-        try:
-            held = lock.renew()
-            renewed = started
-        except OSError:  # the run meets the same trouble, and says so
-            held = started - renewed < EXPIRY_S
-        if not held:
-            lost.set()
-            return
+class _Holder:
+    """Renews a lock ten times as often as it expires, and whenever it is asked: a machine that slept has not noticed how long.
+
+    Only the store's clock, and how much time went by here, count: clocks jump.
+    """
+
+    def __init__(self, lock: Any) -> None:
+        self.stop, self.lost = threading.Event(), False
+        self._lock, self._renewed, self._one = lock, time.monotonic(), threading.Lock()
+
+    def renew_always(self) -> None:
+        """Renews the lock until it is lost or `stop` is set."""
+        while not self.stop.wait(EXPIRY_S / 10) and self.renew():
+            pass
+
+    def renew(self) -> bool:
+        """Renews the lock; False if it is lost."""
+        with self._one:
+            started = time.monotonic()
+            try:
+                self.lost = self.lost or not self._lock.renew()
+                self._renewed = started
+            except OSError:  # the run meets the same trouble, and says so
+                self.lost = started - self._renewed >= EXPIRY_S
+            return not self.lost

@@ -75,6 +75,7 @@ def embed_missing(run: Run, units: Manifest, described: Mapping[str, Described],
     earlier = _find_earlier(run, described)
     targets = [_target(run, folder, encoder, earlier.get(folder)) for folder, encoder in described.items()]
     _embed_units(run, units, targets)
+    run.check_lock()
     return {target.folder: _complete(run, units, target, named=len(targets) > 1) for target in targets if target.folder in missing}
 
 

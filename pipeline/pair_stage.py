@@ -45,7 +45,7 @@ def run_pair(run: Run) -> None:
     if all(is_complete(run.path(name), digest) for name in datasets):
         run.say(f"pair: kept, {read_manifest(run.path('pairs')).rows:,} pairs")
         return
-    say_rebuild(run, "pair", "pairs")
+    say_rebuild(run, "pair", "pairs", digest)
     work = run.work(f"pair-{digest[:16]}")
     forget_others(run, "pair-", work)
     with timed(run, "pair"):

@@ -70,7 +70,7 @@ def run_stages(config: Config, stages: tuple[str, ...], say: Callable[[str], Non
         check_encoders(benchmarks, embedded_digests(output) | embedding, config.run.output)
     locate = SourceMap([unit for file in files for unit in file.units()], output)
     with lock_output(work_folder(output, LOCK)) as check_lock, _progress_folder(output) as progress:
-        run = Run(config=config, output=output, options=options, locate=locate, say=say, progress=progress)
+        run = Run(config=config, output=output, options=options, locate=locate, say=say, progress=progress, check_lock=check_lock)
         check_scan_settings(run)
         remove_temporaries(output)
         write_json(run.path("config.json"), as_json(config))

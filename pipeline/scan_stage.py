@@ -91,6 +91,7 @@ def run_scan(run: Run, crawl: Sequence[CrawlFile]) -> None:
                 if done < len(tasks):
                     run.say(f"scan: {len(tasks) - done} of {len(tasks)} units were scanned before and are kept")
         outcome = merge_outcomes(journal.read_all(tasks))
+        run.check_lock()
         images = None
         for dataset in DATASETS:
             counters = outcome.counters or {"in": 0, "kept": 0, "dropped": {}, "errors": 0}

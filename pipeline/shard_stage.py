@@ -29,7 +29,7 @@ def run_shard(run: Run) -> None:
     if all(is_complete(run.path(name), digest) for name in datasets):
         run.say(f"shard: kept, {len(read_manifest(run.path('shards')).files):,} shards")
     else:
-        say_rebuild(run, "shard", "shards")
+        say_rebuild(run, "shard", "shards", digest)
         with timed(run, "shard"):
             _make_shards(run, digest, pairs, vectors)
     write_card(run.output, run.config)

@@ -39,6 +39,8 @@ class Run:
     say: Callable[[str], None]
     progress: str
     """Folder of this machine where its processes keep their counts."""
+    check_lock: Callable[[], None]
+    """Raises OutputLocked if another run has taken the output folder; to be called before datasets get their final names."""
 
     @property
     def threads(self) -> int:
@@ -96,9 +98,10 @@ def input_manifest(run: Run, name: str, stage: str) -> Manifest:
     return manifest
 
 
-def say_rebuild(run: Run, stage: str, dataset: str) -> None:
-    """Says that what stands there is replaced."""
-    if find_manifest(run.path(dataset)) is not None:
+def say_rebuild(run: Run, stage: str, dataset: str, digest: str) -> None:
+    """Says that what stands there is replaced, unless it is of this digest: then only a part of the stage was left to do."""
+    manifest = find_manifest(run.path(dataset))
+    if manifest is not None and manifest.digest != digest:
         run.say(f"{stage}: other settings or inputs than before: building it again, then replacing it")
 
 
@@ -116,6 +119,7 @@ def publish(
     run: Run, work: str, digest: str, outcomes: list[Outcome], datasets: tuple[str, ...], counters: Mapping[str, dict[str, Any]]
 ) -> None:
     """Completes the datasets that a stage built aside, moves them to their places and clears the rest."""
+    run.check_lock()
     files = {name: infos for outcome in outcomes for name, infos in outcome.files.items()}
     for name in datasets:
         aside = os.path.join(work, "final", name)

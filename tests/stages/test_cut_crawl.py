@@ -110,7 +110,10 @@ def test_worker_processes_cut_as_this_one_does(tmp_path: Path, crawl: Path, sett
     """The limit travels with the job: the module of a worker process still holds the one that was not lowered."""
     files, said = list_crawl((str(crawl),)), list[str]()
     output, options = str(tmp_path / "out"), pipeline_options((), 2)
-    units = cut_crawl(Run(config=settings(), output=output, options=options, locate=str, say=said.append, progress=str(tmp_path)), files)
+    run = Run(
+        config=settings(), output=output, options=options, locate=str, say=said.append, progress=str(tmp_path), check_lock=lambda: None
+    )
+    units = cut_crawl(run, files)
     assert [replace(unit, version="") for unit in units] == [replace(unit, version="") for unit in find_units((str(crawl),))]
     assert len(said) == 1
 
