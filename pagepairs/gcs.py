@@ -135,7 +135,12 @@ class ObjectStore:
     @contextmanager
     def open_write(self, path: str) -> Iterator[BinaryIO]:
         with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as file:
-            yield cast(BinaryIO, file)
+            try:
+                yield cast(BinaryIO, file)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT) or error.filename is not None:
+                    raise
+                raise OSError(error.errno, error.strerror, tempfile.gettempdir()) from error  # of this machine, not of the store
             size = file.tell() if file.seek(0, os.SEEK_END) else 0
             file.seek(0)
             with _as_os_error(path):

@@ -54,6 +54,8 @@ def _local_error(text: str, output: str) -> tuple[str, int] | None:
     if _is_outputs(path, output):
         remedy = _REMEDIES.get(number, "")
         return (_output_sentence(output, words, remedy), EXIT_OUTPUT) if number in _OUTPUT_ERRORS else None
+    if number in (errno.ENOSPC, errno.EDQUOT):  # the folder for temporary files, where objects are gathered before they are sent
+        return f"{path}: {words}; {_REMEDIES[number]}{_GOES_ON}", EXIT_OUTPUT
     return (f"{path}: {words}", EXIT_INPUT) if number in _INPUT_ERRORS else None
 
 

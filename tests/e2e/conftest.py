@@ -11,10 +11,6 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # made_crawls and outputs: modules beside the tests
-
-from made_crawls import write_site
-
 from pagepairs.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,18 +59,9 @@ def shell() -> Call:
 
 
 @pytest.fixture(scope="session")
-def site_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Eight pages of three related pictures, in four archives."""
-    return write_site(tmp_path_factory.mktemp("site"))
-
-
-@pytest.fixture(scope="session")
-def site_run(site_files: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run over the small site."""
-    output = tmp_path_factory.mktemp("site-run") / "out"
-    done = call("run", "--input", *site_files, "--output", output, "--encoder", "builtin")
-    assert (done.code, done.err.count("Traceback")) == (0, 0), done.err
-    return output
+def site_files(site: Path) -> list[Path]:
+    """The archives of the small site."""
+    return sorted(site.iterdir())
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -231,18 +230,6 @@ def test_one_bad_table_among_good_inputs_stops_before_anything_is_written(site_f
     done = pagepairs("run", "--input", *site_files, tmp_path / "columns.csv", "--output", tmp_path / "out", "--encoder", "builtin")
     assert done.code == 3
     assert not (tmp_path / "out").exists()
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 2 MB of its own."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"a file system of our own needs a right that this user lacks: {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def resize(disk: Path, options: str) -> None:

@@ -15,30 +15,12 @@ sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "tests" / "e2e"), str(ROO
 
 from flink import job_server  # noqa: E402
 from launch import Call, call  # noqa: E402
-from made_crawls import write_site  # noqa: E402
 
 
 @pytest.fixture(scope="session")
 def shell() -> Call:
     """Runs a pagepairs command in a process of its own."""
     return call
-
-
-@pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of four archives: eight pages of three related pictures."""
-    folder = tmp_path_factory.mktemp("site")
-    write_site(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def local_run(site: Path, tmp_path_factory: pytest.TempPathFactory, shell: Call) -> Path:
-    """A finished run over the site on the local runner."""
-    output = tmp_path_factory.mktemp("local") / "out"
-    done = shell("run", "--input", site, "--output", output, "--encoder", "builtin")
-    assert done.code == 0, done.err
-    return output
 
 
 @pytest.fixture(scope="session")

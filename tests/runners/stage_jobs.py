@@ -46,16 +46,16 @@ PAIR = [
 ]
 
 
-def build_scan(site: Path, local_run: Path, work: str, options: PipelineOptions) -> None:
+def build_scan(site: Path, site_run: Path, work: str, options: PipelineOptions) -> None:
     config = ScanConfig(input=(str(site),))
     scan = ScanUnits(config=config, output=work, threads=1, meter=Meter(work))
     tasks = {task_name(task): task for task in (ScanTask(unit=unit) for unit in find_units(config.input, config))}
     run_tasks("scan", tasks, scan, Journal(f"{work}/scan"), options)
     with pytest.raises(FileNotFoundError):  # what the jobs would have left is read next
-        cut_units(str(local_run), f"{work}/units", read_manifest(str(local_run / "images")), options)
+        cut_units(str(site_run), f"{work}/units", read_manifest(str(site_run / "images")), options)
 
 
-def build_embed(site: Path, local_run: Path, work: str, options: PipelineOptions) -> None:
+def build_embed(site: Path, site_run: Path, work: str, options: PipelineOptions) -> None:
     scan = ScanConfig(input=(str(site),))
     target = Target(folder="builtin", digest={}, journal=Journal(f"{work}/embed"))
     job = EmbedJob(
@@ -64,32 +64,32 @@ def build_embed(site: Path, local_run: Path, work: str, options: PipelineOptions
         embed=EmbedConfig(encoder="builtin", gpu_type="nvidia-l4"),
         targets=(target,),
         threads=1,
-        locate=SourceMap(find_units(scan.input, scan), str(local_run)),
+        locate=SourceMap(find_units(scan.input, scan), str(site_run)),
         meter=Meter(work),
     )
-    embed_units(dataset_files(str(local_run / "units")), job, options)
+    embed_units(dataset_files(str(site_run / "units")), job, options)
 
 
-def build_pair(site: Path, local_run: Path, work: str, options: PipelineOptions) -> None:
+def build_pair(site: Path, site_run: Path, work: str, options: PipelineOptions) -> None:
     bounds = {"low": 0.3, "high": 0.9, "size_px": 256, "parts": 1}
-    job = PairJob(output=str(local_run), work=work, config=PairConfig(), encoder_folder="builtin", meter=Meter(work), **bounds)
+    job = PairJob(output=str(site_run), work=work, config=PairConfig(), encoder_folder="builtin", meter=Meter(work), **bounds)
     with pytest.raises(FileNotFoundError):  # the driver reads how many near pairs there are
         pair_up(job, options)
     Journal(f"{work}/done/near").write(part_name(0, 1), Outcome(counters={"edges": 0}))
     pair_up(job, options)
 
 
-def build_shard(site: Path, local_run: Path, work: str, options: PipelineOptions) -> None:
+def build_shard(site: Path, site_run: Path, work: str, options: PipelineOptions) -> None:
     scan = ScanConfig(input=(str(site),))
-    locate = SourceMap(find_units(scan.input, scan), str(local_run))
+    locate = SourceMap(find_units(scan.input, scan), str(site_run))
     counts = {"shards": 2, "parts": 1, "threads": 1}
     job = ShardJob(folder=work, work=work, scan=scan, shard=ShardConfig(), vectors=None, locate=locate, meter=Meter(work), **counts)
-    write_shards(dataset_files(str(local_run / "pairs")), job, options)
+    write_shards(dataset_files(str(site_run / "pairs")), job, options)
 
 
-def build_report(site: Path, local_run: Path, work: str, options: PipelineOptions) -> None:
+def build_report(site: Path, site_run: Path, work: str, options: PipelineOptions) -> None:
     scan = ScanConfig(input=(str(site),))
-    write_report(str(local_run), locate=SourceMap(find_units(scan.input, scan), str(local_run)), pipeline_options=options)
+    write_report(str(site_run), locate=SourceMap(find_units(scan.input, scan), str(site_run)), pipeline_options=options)
 
 
 STAGES: dict[str, tuple[Callable[..., None], list[list[str]]]] = {

@@ -64,9 +64,9 @@ def options() -> PipelineOptions:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_the_jobs_of_a_stage(stage: str, site: Path, local_run: Path, tmp_path: Path, sent: list[Sent], options: PipelineOptions) -> None:
+def test_the_jobs_of_a_stage(stage: str, site: Path, site_run: Path, tmp_path: Path, sent: list[Sent], options: PipelineOptions) -> None:
     build, steps = STAGES[stage]
-    build(site, local_run, str(tmp_path), options)
+    build(site, site_run, str(tmp_path), options)
     if steps:
         assert [job.steps for job in sent] == steps
     else:

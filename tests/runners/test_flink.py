@@ -51,8 +51,8 @@ def pool() -> Iterator[tuple[psutil.Process, list[str]]]:
 
 
 @pytest.mark.slow
-def test_a_worker_of_flink_that_is_killed_in_shard_costs_what_it_was_at(local_run: Path, flink: list[str], tmp_path: Path, shell) -> None:
-    output = copy_before("shard", local_run, tmp_path / "out")
+def test_a_worker_of_flink_that_is_killed_in_shard_costs_what_it_was_at(site_run: Path, flink: list[str], tmp_path: Path, shell) -> None:
+    output = copy_before("shard", site_run, tmp_path / "out")
     with worker_pool(**kill_once("/done/shard/", tmp_path)) as (_, flags):
         killed = shell("shard", "--output", output, *flink, *flags)
         assert (killed.code, (tmp_path / "killed").exists()) == (6, True), killed.err
@@ -60,12 +60,12 @@ def test_a_worker_of_flink_that_is_killed_in_shard_costs_what_it_was_at(local_ru
     assert done.code == 0, done.err
     tasks = (tmp_path / "notes").read_text().splitlines()
     assert len(tasks) == len(set(tasks)) > 0
-    assert data_hashes(output) == data_hashes(local_run)
+    assert data_hashes(output) == data_hashes(site_run)
 
 
 @pytest.mark.parametrize("name", ["scan", pytest.param("run", marks=pytest.mark.slow)])
 def test_a_killed_worker_of_flink_fails_the_run_and_the_same_command_finishes_it(
-    site: Path, local_run: Path, flink: list[str], pool: tuple[psutil.Process, list[str]], tmp_path: Path, shell, name: str
+    site: Path, site_run: Path, flink: list[str], pool: tuple[psutil.Process, list[str]], tmp_path: Path, shell, name: str
 ) -> None:
     """The worker is killed as soon as the first unit of stage scan is finished, in the middle of a bundle."""
     workers, flags = pool
@@ -87,7 +87,7 @@ def test_a_killed_worker_of_flink_fails_the_run_and_the_same_command_finishes_it
     assert done.code == 0, done.err
     assert {name: place for name, place in journal_files(output).items() if name in finished} == finished
     assert_sound(output)
-    found, wanted = data_hashes(output), data_hashes(local_run)
+    found, wanted = data_hashes(output), data_hashes(site_run)
     assert found == (wanted if name == "run" else {path: wanted[path] for path in found})
     assert {path.split("/")[0] for path in found} >= {"images", "links", "pages", "units"}
 

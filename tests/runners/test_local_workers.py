@@ -35,7 +35,7 @@ def until(found: Callable[[], object]) -> None:
 
 @pytest.mark.parametrize("name", ["scan", pytest.param("run", marks=pytest.mark.slow)])
 def test_a_killed_worker_fails_the_run_and_the_same_command_finishes_it(
-    site: Path, local_run: Path, tmp_path: Path, shell, name: str
+    site: Path, site_run: Path, tmp_path: Path, shell, name: str
 ) -> None:
     """Both workers are killed as soon as the first of four units is scanned: in the middle of a bundle, or before its end is told."""
     output = tmp_path / "out"
@@ -55,7 +55,7 @@ def test_a_killed_worker_fails_the_run_and_the_same_command_finishes_it(
     assert done.code == 0, done.err
     assert {name: place for name, place in journal_files(output).items() if name in finished} == finished
     assert_sound(output)
-    found, wanted = data_hashes(output), data_hashes(local_run)
+    found, wanted = data_hashes(output), data_hashes(site_run)
     assert found == (wanted if name == "run" else {path: wanted[path] for path in found})
     assert {path.split("/")[0] for path in found} >= {"images", "links", "pages", "units"}
 
@@ -70,10 +70,10 @@ def test_a_killed_worker_fails_the_run_and_the_same_command_finishes_it(
     ],
 )
 def test_a_stage_whose_worker_is_killed_is_finished_by_the_same_command(
-    stage: str, sign: str, local_run: Path, tmp_path: Path, shell
+    stage: str, sign: str, site_run: Path, tmp_path: Path, shell
 ) -> None:
     """A worker ends as soon as it noted its first finished task of the stage, or of one job of it, in the journal."""
-    output = copy_before(stage, local_run, tmp_path / "out")
+    output = copy_before(stage, site_run, tmp_path / "out")
     args = [stage, "--output", output, "--workers", 2, "--threads", 1]
     hooks = kill_once(sign, tmp_path)
     killed = shell(*args, **hooks)
@@ -85,7 +85,7 @@ def test_a_stage_whose_worker_is_killed_is_finished_by_the_same_command(
     tasks = (tmp_path / "notes").read_text().splitlines()
     assert any(sign in task for task in tasks)
     assert len(tasks) == len(set(tasks))  # nothing that was finished was done twice
-    assert data_hashes(output) == data_hashes(local_run)
+    assert data_hashes(output) == data_hashes(site_run)
     assert_sound(output)
 
 

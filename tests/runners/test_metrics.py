@@ -41,12 +41,12 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
     return found
 
 
-def test_the_runners_counters_equal_report_json(local_run: Path, tmp_path: Path, counted: Counter[tuple[str, str]]) -> None:
+def test_the_runners_counters_equal_report_json(site_run: Path, tmp_path: Path, counted: Counter[tuple[str, str]]) -> None:
     """Over a crawl with an image that is too small and one that was not crawled, and a band that half of the pairs lie in."""
     output, crawl = tmp_path / "out", tmp_path / "crawl.warc.gz"
     extra = [page("https://a.example/", ["/small.jpg", "/none.jpg"]), small("https://a.example/small.jpg")]
     write_warc(crawl, [*site_records(range(8)), *extra])
-    middle = median(row["similarity"] for row in rows(local_run, "candidates"))
+    middle = median(row["similarity"] for row in rows(site_run, "candidates"))
     settings = ["--encoder", "builtin", "--low", "0.3", "--high", str(middle)]
     assert main(["run", "--input", str(crawl), "--output", str(output), *settings]) == 0
     stages = json.loads((output / "report" / "report.json").read_text())["stages"]

@@ -88,7 +88,11 @@ def test_without_credentials_a_remote_output_is_what_cannot_be_used() -> None:
             (f"--output /mnt/out: Permission denied; give the right to write there: {GOES_ON}", EXIT_OUTPUT),
         ),
         ("/out", FileNotFoundError(2, "No such file or directory", "/output/c"), ("/output/c: No such file or directory", EXIT_INPUT)),
-        # A spool file of this machine is full while the output is elsewhere.
+        (
+            "gs://b/out",
+            OSError(28, "No space left on device", "/tmp"),
+            (f"/tmp: No space left on device; make room: {GOES_ON}", EXIT_OUTPUT),
+        ),
         (
             "gs://b/out",
             OSError(28, "No space left on device"),

@@ -11,11 +11,9 @@ import pytest
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS / name) for name in ("stores", "runners", "e2e")]  # modules beside the tests
 
-from made_crawls import write_site  # noqa: E402
 from object_store import Door, serve_objects  # noqa: E402
 
 from pagepairs import gcs  # noqa: E402
-from pipeline.commands import main  # noqa: E402
 
 BUCKET = "crawls-for-tests"
 
@@ -48,19 +46,3 @@ def remote_folder(door: Door) -> str:
 def quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits a hundredth of the time between attempts."""
     monkeypatch.setattr(gcs, "_RETRY", gcs._RETRY.with_delay(initial=0.01, maximum=0.1))
-
-
-@pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of four archives: eight pages of three related pictures."""
-    folder = tmp_path_factory.mktemp("site")
-    write_site(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def local_run(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run over the site on this machine."""
-    output = tmp_path_factory.mktemp("local") / "out"
-    assert main("run", ["--input", str(site), "--output", str(output), "--encoder", "builtin"]) == 0
-    return output

@@ -26,10 +26,10 @@ def upload(folder: Path, place: str) -> None:
 
 
 @pytest.fixture
-def two_runs(site: Path, local_run: Path, remote_folder: str, tmp_path: Path) -> tuple[str, str]:
+def two_runs(site: Path, site_run: Path, remote_folder: str, tmp_path: Path) -> tuple[str, str]:
     """The same run, with a second encoder's vectors, here and in the store; both with their crawl."""
     here, there = tmp_path / "run", f"{remote_folder}/run"
-    shutil.copytree(local_run, here / "out")
+    shutil.copytree(site_run, here / "out")
     shutil.copytree(site, here / "in")
     shutil.copytree(here / "out" / "embeddings" / "builtin", here / "out" / "embeddings" / OTHER)
     manifest = here / "out" / "embeddings" / OTHER / "manifest.json"

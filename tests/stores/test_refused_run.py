@@ -55,7 +55,7 @@ def run_until_done(
 
 
 def test_writing_is_refused_at_any_stage_and_then_allowed(
-    site: Path, local_run: Path, remote_folder: str, door: Door, capsys: pytest.CaptureFixture[str]
+    site: Path, site_run: Path, remote_folder: str, door: Door, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = f"{remote_folder}/out"
     argv = ["--input", str(site), "--output", output, "--encoder", "builtin"]
@@ -72,12 +72,12 @@ def test_writing_is_refused_at_any_stage_and_then_allowed(
             assert line.endswith("finished files are whole, the same command goes on from them")
         reached.append(stages)
     assert len(reached) > 3
-    assert contents(output) == contents(str(local_run))
+    assert contents(output) == contents(str(site_run))
 
 
 @pytest.mark.slow
 def test_reading_the_crawl_is_refused_at_any_stage_and_then_allowed(
-    site: Path, local_run: Path, remote_folder: str, door: Door, capsys: pytest.CaptureFixture[str]
+    site: Path, site_run: Path, remote_folder: str, door: Door, capsys: pytest.CaptureFixture[str]
 ) -> None:
     crawl, output = f"{remote_folder}/in", f"{remote_folder}/out"
     for path in site.iterdir():
@@ -97,4 +97,4 @@ def test_reading_the_crawl_is_refused_at_any_stage_and_then_allowed(
         codes.append(code)
     assert codes[:2] == [EXIT_INPUT, EXIT_INPUT]  # in scan, and in embed
     door.refuse = lambda method, path: None
-    assert contents(output) == contents(str(local_run))
+    assert contents(output) == contents(str(site_run))

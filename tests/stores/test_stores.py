@@ -4,6 +4,7 @@ import errno
 import io
 import itertools
 import re
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -218,3 +219,12 @@ def test_a_machine_without_credentials_is_told(door: Door, monkeypatch: pytest.M
     with pytest.raises(PermissionError, match=r"DefaultCredentialsError Your default credentials were not found.: 'gs://bucket/a'"):
         exists("gs://bucket/a")
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", door.address)
+
+
+def test_a_full_temporary_folder_is_named_as_what_is_full(small_disk: Path, remote_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
+    monkeypatch.setattr(gcs, "_SPOOL_BYTES", 1024)
+    with pytest.raises(OSError, match="No space left on device") as full:
+        write(f"{remote_folder}/a.bin", BODY)
+    assert (full.value.errno, full.value.filename) == (errno.ENOSPC, str(small_disk))
+    assert not exists(f"{remote_folder}/a.bin")

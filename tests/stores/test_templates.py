@@ -62,11 +62,11 @@ def environments_of(template: dict[str, Any]) -> list[beam_runner_api_pb2.Enviro
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_job_of_a_stage_is_staged_as_a_template(
-    stage: str, site: Path, local_run: Path, tmp_path: Path, templates: list[str], remote_folder: str
+    stage: str, site: Path, site_run: Path, tmp_path: Path, templates: list[str], remote_folder: str
 ) -> None:
     build, steps = STAGES[stage]
     options = pipeline_options([*dataflow_flags(f"{remote_folder}/tmp"), f"--sdk_container_image={IMAGE}", "--labels=team=a"], 1)
-    build(site, local_run, str(tmp_path), options)
+    build(site, site_run, str(tmp_path), options)
     labels = [job[0].split("/")[0] for job in steps] or ["report"]
     assert [Path(path).stem[3:] for path in templates] == labels
     for label, path in zip(labels, templates, strict=True):
