@@ -26,8 +26,6 @@ from pipeline.runners import CheckedDoFn, is_alone, is_local, open_job
 
 PART_ROWS = 100_000
 """Rows of the largest input that one part of a shuffle holds, about: 150 MB of 768-wide vectors."""
-_SHUFFLE_ROWS = 500_000
-"""Rows that a shuffle of the local runner may hold in memory, where it copies each several times."""
 _PACK_BYTES = 32 * 1024 * 1024
 _NAMED_IN_JOB = 10_000
 """Tasks or files that a job names itself; Dataflow takes 20 MB of job description."""
@@ -122,23 +120,20 @@ def run_parts(
     parts: int,
     journal: Journal,
     options: PipelineOptions,
-    *,
-    part_rows: int = PART_ROWS,
 ) -> int:
     """Shuffles the rows of the input files by hash and reduces each part that the journal does not hold; returns how many.
 
-    The local runner keeps its shuffles in memory: what it could not hold goes through files. Either way every input file is read once.
+    The local runner would keep its shuffles in memory: there they go through files. Either way every input file is read once.
 
     Args:
       inputs: (tag, path) of each input file.
-      part_rows: rows of a part, about.
     """
     finished = journal.finished()
     todo = [part for part in range(parts) if part_name(part, parts) not in finished]
     folder = os.path.join(journal.folder, "spread")
     store_of(folder).remove_tree(folder)  # of an attempt that was killed
     if todo:
-        by_files = is_local(options) and len(todo) * part_rows > _SHUFFLE_ROWS
+        by_files = is_local(options)
         with open_job(label, options) as pipeline:
             emit, kind = (functools.partial(_write_parts, folder), tuple[str, str]) if by_files else (_pack_parts, _PACKED)
             pieces = name_elements(pipeline, f"{label}/Files", list(inputs), journal.folder) | f"{label}/Spread" >> beam.ParDo(

@@ -101,7 +101,7 @@ def write_shards(pair_files: Sequence[str], job: ShardJob, options: PipelineOpti
         images = pairs + [("vector", path) for path in job.vectors.files]
         run_parts("wanted", images, _spread_images, _Wanted(job), job.parts, journals["wanted"], options)
         run_parts("fetch", job.step("wanted"), spread_by_file, _Fetch(job), job.parts, journals["fetch"], options)
-    run_parts("shard", pairs, _spread_pairs, _Shard(job), job.shards, journals["shard"], options, part_rows=job.shard.pairs_per_shard)
+    run_parts("shard", pairs, _spread_pairs, _Shard(job), job.shards, journals["shard"], options)
     return journals["shard"]
 
 

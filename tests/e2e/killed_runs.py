@@ -21,7 +21,6 @@ _POLL_S = 0.003
 def run_command(args: Sequence[str], part_rows: int) -> None:
     """Runs a pagepairs command: what the process does."""
     pipeline.jobs.PART_ROWS = part_rows
-    pipeline.jobs._SHUFFLE_ROWS = 200_000  # two parts; more go through files
     raise SystemExit(main(list(args)))
 
 

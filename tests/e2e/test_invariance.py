@@ -110,7 +110,6 @@ def test_many_small_parts_give_the_same_rows(
 ) -> None:
     """The number of parts follows from row counts, so a small PART_ROWS stands for a large crawl."""
     monkeypatch.setattr(pipeline.jobs, "PART_ROWS", part_rows)
-    monkeypatch.setattr(pipeline.jobs, "_SHUFFLE_ROWS", 200_000)  # two parts; more go through files
     done = pagepairs("run", "--input", *site_files, "--output", tmp_path, "--encoder", "builtin", "--pairs-per-shard", 5)
     assert done.code == 0, done.err
     assert len(list((tmp_path / "episodes").glob("*.parquet"))) == 4

@@ -232,49 +232,45 @@ def assert_done(folder: Path, parts: int) -> None:
     assert sorted(path.name for path in (folder / "done").iterdir()) == [f"{part_name(part, parts)}.json" for part in range(parts)]
 
 
-def run_in_a_process(folder: Path, parts: int, held: int, workers: int, *, file: str = "", part: int = -1) -> int:
+def run_in_a_process(folder: Path, parts: int, workers: int, *, by_files: bool = True, file: str = "", part: int = -1) -> int:
     """Runs the shuffle in a process of its own, which dies at a file or part; worker processes import this file by name."""
     code = f"""
 import test_jobs as t
 if __name__ == "__main__":
-    t.jobs._SHUFFLE_ROWS, t.jobs._PACK_BYTES = {held * 10}, 1
+    t.jobs.is_local, t.jobs._PACK_BYTES = (lambda _: {by_files}), 1
     spread, reduce = t.Spread({str(folder)!r}, {file!r}), t.Collect({str(folder)!r}, {part})
     journal, options = t.Journal({str(folder / "done")!r}), t.pipeline_options((), {workers})
-    t.run_parts("x", t.INPUTS, spread, reduce, {parts}, journal, options, part_rows=10)
+    t.run_parts("x", t.INPUTS, spread, reduce, {parts}, journal, options)
 """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])}
     return subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, env=environment).returncode
 
 
-# `held` parts fit the shuffle of the local runner; more go through files.
-@pytest.mark.parametrize(
-    ("parts", "held", "pack_bytes"), [(1, 1, 1), (1, 0, 1), (5, 5, 100), (5, 4, 100), (5, 4, 1), (90, 90, 2**25), (90, 1, 2**25)]
-)
+@pytest.mark.parametrize("by_files", [False, True])
+@pytest.mark.parametrize(("parts", "pack_bytes"), [(1, 1), (5, 100), (5, 1), (90, 2**25)])
 def test_every_part_gets_its_rows_of_all_files_which_are_read_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: int, held: int, pack_bytes: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: int, pack_bytes: int, by_files: bool
 ) -> None:
-    monkeypatch.setattr(jobs, "_SHUFFLE_ROWS", held * 10)
+    monkeypatch.setattr(jobs, "is_local", lambda _: by_files)
     monkeypatch.setattr(jobs, "_PACK_BYTES", pack_bytes)
     journal, options = Journal(str(tmp_path / "done")), pipeline_options((), 1)
-    assert run_parts("x", INPUTS, Spread(tmp_path), Collect(tmp_path), parts, journal, options, part_rows=10) == parts
+    assert run_parts("x", INPUTS, Spread(tmp_path), Collect(tmp_path), parts, journal, options) == parts
     assert_done(tmp_path, parts)
     assert calls(tmp_path / "reads") == {path: 1 for _, path in INPUTS}
     assert calls(tmp_path / "calls") == {str(part): 1 for part in range(parts)}
 
 
-@pytest.mark.parametrize("held", [0, 4])
-def test_two_processes_share_the_files_and_the_parts(tmp_path: Path, held: int) -> None:
-    assert run_in_a_process(tmp_path, 4, held, workers=2) == 0
+@pytest.mark.parametrize("by_files", [False, True])
+def test_two_processes_share_the_files_and_the_parts(tmp_path: Path, by_files: bool) -> None:
+    assert run_in_a_process(tmp_path, 4, 2, by_files=by_files) == 0
     assert_done(tmp_path, 4)
     assert calls(tmp_path / "reads") == {path: 1 for _, path in INPUTS}
     assert calls(tmp_path / "calls") == {str(part): 1 for part in range(4)}
 
 
 @pytest.mark.parametrize(("file", "part", "workers"), [("10 30", -1, 1), ("0 40", -1, 2), ("", 2, 1), ("", 2, 2)])
-def test_killed_anywhere_a_shuffle_through_files_goes_on_from_what_is_finished(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, part: int, workers: int
-) -> None:
-    assert run_in_a_process(tmp_path, 6, 0, workers, file=file, part=part) != 0
+def test_killed_anywhere_a_shuffle_through_files_goes_on_from_what_is_finished(tmp_path: Path, file: str, part: int, workers: int) -> None:
+    assert run_in_a_process(tmp_path, 6, workers, file=file, part=part) != 0
     finished = Journal(str(tmp_path / "done")).finished()
     assert part_name(2, 6) not in finished
     assert not (file and finished)
@@ -282,7 +278,6 @@ def test_killed_anywhere_a_shuffle_through_files_goes_on_from_what_is_finished(
     left = tmp_path / "done" / "spread"
     write_arrow_parts(str(left / "a.arrow"), pa.table({"n": [5]}, schema=SCHEMA), np.repeat([0, 1], [3, 4]))
     (left / ".tmp-a").write_bytes(b"ARROW1")
-    monkeypatch.setattr(jobs, "_SHUFFLE_ROWS", 0)
     journal, options = Journal(str(tmp_path / "done")), pipeline_options((), 1)
     assert run_parts("x", INPUTS, Spread(tmp_path), Collect(tmp_path), 6, journal, options) == 6 - len(finished)
     assert_done(tmp_path, 6)
@@ -291,9 +286,9 @@ def test_killed_anywhere_a_shuffle_through_files_goes_on_from_what_is_finished(
     assert all(count <= 2 for count in calls(tmp_path / "reads").values())
 
 
-@pytest.mark.parametrize("rows", [0, 500_000])
-def test_a_part_in_the_journal_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
-    monkeypatch.setattr(jobs, "_SHUFFLE_ROWS", rows)
+@pytest.mark.parametrize("by_files", [False, True])
+def test_a_part_in_the_journal_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_files: bool) -> None:
+    monkeypatch.setattr(jobs, "is_local", lambda _: by_files)
     journal, reduce, options = Journal(str(tmp_path / "done")), Collect(tmp_path), pipeline_options((), 1)
     journal.write(part_name(1, 4), Outcome(counters={"in": 99}))
     assert run_parts("x", INPUTS, Spread(tmp_path), reduce, 4, journal, options) == 3
@@ -303,17 +298,17 @@ def test_a_part_in_the_journal_is_not_done_again(tmp_path: Path, monkeypatch: py
     assert journal.read(part_name(1, 4)).counters == {"in": 99}
 
 
-@pytest.mark.parametrize("rows", [0, 500_000])
-def test_parts_without_rows_are_written_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
-    monkeypatch.setattr(jobs, "_SHUFFLE_ROWS", rows)
+@pytest.mark.parametrize("by_files", [False, True])
+def test_parts_without_rows_are_written_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_files: bool) -> None:
+    monkeypatch.setattr(jobs, "is_local", lambda _: by_files)
     journal = Journal(str(tmp_path / "done"))
     assert run_parts("x", [], Spread(tmp_path), Collect(tmp_path), 2, journal, pipeline_options((), 1)) == 2
     assert [journal.read(part_name(part, 2)).counters for part in range(2)] == [{"in": 0}] * 2
 
 
-@pytest.mark.parametrize(("runner", "parts", "files"), [("FnApiRunner", 6, True), ("FnApiRunner", 2, False), ("FlinkRunner", 6, False)])
-def test_only_what_this_machine_could_not_hold_goes_through_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runner: str, parts: int, files: bool
+@pytest.mark.parametrize(("runner", "files"), [("FnApiRunner", True), ("FlinkRunner", False)])
+def test_only_what_this_machine_would_hold_in_memory_goes_through_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runner: str, files: bool
 ) -> None:
     written = []
 
@@ -325,13 +320,12 @@ def test_only_what_this_machine_could_not_hold_goes_through_files(
         written.append(os.path.dirname(path))
         write_arrow_parts(path, table, bounds)
 
-    monkeypatch.setattr(jobs, "_SHUFFLE_ROWS", 20)
     monkeypatch.setattr(jobs.beam, "Pipeline", Pipeline)
     monkeypatch.setattr(jobs, "write_arrow_parts", write)
     journal, options = Journal(str(tmp_path / "done")), pipeline_options([f"--runner={runner}"], 1)
-    run_parts("x", INPUTS, Spread(tmp_path), Collect(tmp_path), parts, journal, options, part_rows=10)
+    run_parts("x", INPUTS, Spread(tmp_path), Collect(tmp_path), 6, journal, options)
     assert written == [str(tmp_path / "done" / "spread")] * (2 * files)  # one a tag
-    assert_done(tmp_path, parts)
+    assert_done(tmp_path, 6)
 
 
 @given(st.lists(st.integers(-5, 5)), st.integers(0, 3))
