@@ -75,6 +75,8 @@ def _as_os_error(path: str) -> Iterator[None]:
 @functools.lru_cache(maxsize=1)
 def _client(process: int) -> Any:
     """The client of this process: its connections must not be shared with a process that was forked from it."""
+    # Else the client asks for each bucket's metadata, for traces: in a thread, and with a right that few accounts have.
+    os.environ["DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA"] = "true"
     return storage.Client()
 
 

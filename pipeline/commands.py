@@ -266,7 +266,7 @@ def _check_beam_flags(beam_args: Sequence[str], parsed: Any) -> None:
         if beam_args:
             raise ValueError(f"{beam_args[0]!r} belongs to no flag; pagepairs COMMAND --help lists the flags")
         return
-    from pipeline.beam_flags import beam_flags
+    from pipeline.beam_flags import beam_flags, server_flags
 
     own = {
         f"--{field.name.replace('_', '-')}"
@@ -274,6 +274,8 @@ def _check_beam_flags(beam_args: Sequence[str], parsed: Any) -> None:
         for field in dataclasses.fields(getattr(parsed, group.name))
     }
     known = beam_flags()
+    if not known.issuperset(given):
+        known |= server_flags(beam_args)
     for flag in given:
         if flag not in known:
             near = difflib.get_close_matches(flag, sorted(own | known), n=1, cutoff=0.0)[0]

@@ -51,12 +51,18 @@ def pool() -> Iterator[tuple[psutil.Process, list[str]]]:
 
 
 @pytest.mark.slow
-def test_a_worker_of_flink_that_is_killed_in_shard_costs_what_it_was_at(site_run: Path, flink: list[str], tmp_path: Path, shell) -> None:
+@pytest.mark.parametrize("retries", [0, 2])
+def test_a_worker_of_flink_that_is_killed_in_shard_costs_what_it_was_at(
+    site_run: Path, flink: list[str], tmp_path: Path, shell, retries: int
+) -> None:
+    """Flink tries a job again if it is told to; else the run fails and the same command goes on."""
     output = copy_before("shard", site_run, tmp_path / "out")
     with worker_pool(**kill_once("/done/shard/", tmp_path)) as (_, flags):
-        killed = shell("shard", "--output", output, *flink, *flags)
-        assert (killed.code, (tmp_path / "killed").exists()) == (6, True), killed.err
-        done = shell("shard", "--output", output, *flink, *flags)
+        command = ["shard", "--output", output, *flink, *flags, f"--number_of_execution_retries={retries}"]
+        done = shell(*command)
+        assert (done.code, (tmp_path / "killed").exists()) == (0 if retries else 6, True), done.err
+        if not retries:
+            done = shell(*command)
     assert done.code == 0, done.err
     tasks = (tmp_path / "notes").read_text().splitlines()
     assert len(tasks) == len(set(tasks)) > 0
