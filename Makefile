@@ -33,7 +33,7 @@ $(CRAWL): .venv/installed examples/make_crawl.py examples/crawl.py examples/scen
 	$(BIN)/python examples/make_crawl.py --output demo
 
 test: .venv/installed-dev lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

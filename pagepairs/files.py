@@ -87,8 +87,15 @@ def write_json(path: str, value: Any) -> None:
 
 def read_json(path: str) -> Any:
     """Returns what a JSON file holds."""
-    with open_read(path) as file:
-        return json.load(file)
+    return json.loads(store_of(path).read(path))
+
+
+def find_json(path: str) -> Any:
+    """Returns what a JSON file holds; None where there is none."""
+    try:
+        return read_json(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def parquet_options(schema: pa.Schema) -> dict[str, list[str]]:

@@ -129,6 +129,14 @@ class ObjectStore:
             raise FileNotFoundError(errno.ENOENT, "there is no such object", path)
         return cast(BinaryIO, _Reader(blob))
 
+    def read(self, path: str) -> bytes:
+        with _as_os_error(path):
+            bucket, name = _split(path)
+            try:
+                return cast(bytes, bucket.blob(name).download_as_bytes(retry=_RETRY, timeout=_TIMEOUT_S))
+            except NotFound as error:
+                raise FileNotFoundError(errno.ENOENT, "there is no such object", path) from error
+
     def _find(self, path: str) -> Any:
         with _as_os_error(path):
             bucket, name = _split(path)

@@ -8,9 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from pagepairs.files import FileInfo, read_json, read_parquet, write_json
+from pagepairs.files import FileInfo, find_json, read_parquet, write_json
 from pagepairs.records import SCHEMA_VERSION
-from pagepairs.stores import exists
 
 _NAME = "manifest.json"
 
@@ -61,10 +60,9 @@ def find_manifest(folder: str) -> Manifest | None:
     Raises:
       ValueError: if another version of pagepairs wrote the folder with other columns.
     """
-    path = os.path.join(folder, _NAME)
-    if not exists(path):
+    value = find_json(os.path.join(folder, _NAME))
+    if value is None:
         return None
-    value = read_json(path)
     if value["schema_version"] != SCHEMA_VERSION:
         raise ValueError(
             f"{folder} has schema version {value['schema_version']}, this pagepairs reads {SCHEMA_VERSION}: give a new --output"

@@ -41,6 +41,10 @@ class Store(Protocol):
         """Opens a file for reading and seeking; FileNotFoundError where there is none."""
         ...
 
+    def read(self, path: str) -> bytes:
+        """Returns a whole small file at once; FileNotFoundError where there is none."""
+        ...
+
     def open_write(self, path: str) -> AbstractContextManager[BinaryIO]:
         """Opens a file that is seen under its name only when the block ends without an error."""
         ...
@@ -79,6 +83,10 @@ class _Local:
     def open_read(self, path: str) -> BinaryIO:
         return open(path, "rb")
 
+    def read(self, path: str) -> bytes:
+        with open(path, "rb") as file:
+            return file.read()
+
     @contextmanager
     def open_write(self, path: str) -> Iterator[BinaryIO]:
         folder = os.path.dirname(os.path.abspath(path))
@@ -105,7 +113,10 @@ class _Local:
 
     def remove_tree(self, folder: str) -> None:
         if os.path.isdir(folder):
-            shutil.rmtree(folder)
+            try:
+                shutil.rmtree(folder)
+            except OSError as error:  # which names the file without its folder
+                raise OSError(error.errno, error.strerror, folder) from error
 
     def move_tree(self, folder: str, new: str) -> None:
         os.makedirs(os.path.dirname(new), exist_ok=True)

@@ -7,9 +7,9 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from encoders import encoder_folder
 from pagepairs.config import EmbedConfig
-from pagepairs.files import read_json, write_json
+from pagepairs.files import find_json, write_json
 from pagepairs.manifest import Manifest, dataset_files, digest_of, read_manifest
-from pagepairs.stores import absolute, exists
+from pagepairs.stores import absolute
 from pipeline.bands import deciding_encoder
 from pipeline.datasets import complete_dataset, is_complete
 from pipeline.embed import datasets_of, embed_units
@@ -81,7 +81,8 @@ def embed_missing(run: Run, units: Manifest, described: Mapping[str, Described],
 
 def _check_digest(run: Run, folder: str, encoder: Described) -> None:
     path = run.work(f"encoder-{folder}.json")
-    changed = difference(read_json(path), encoder.digest) if exists(path) else ""
+    before = find_json(path)
+    changed = difference(before, encoder.digest) if before is not None else ""
     if changed:
         raise ValueError(
             f"{run.path('embeddings', folder)} holds vectors of another {folder} ({changed}): vectors of two encoders must not be "

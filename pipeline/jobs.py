@@ -22,7 +22,7 @@ from pagepairs.files import open_read, read_arrow_part, write_arrow_parts, write
 from pagepairs.keys import part_of
 from pagepairs.stores import store_of
 from pipeline.journal import Journal, Outcome, part_name
-from pipeline.runners import CheckedDoFn, is_alone, is_local, open_job
+from pipeline.runners import CheckedDoFn, for_tasks, is_alone, is_local, open_job
 
 PART_ROWS = 100_000
 """Rows of the largest input that one part of a shuffle holds, about: 150 MB of 768-wide vectors."""
@@ -43,7 +43,7 @@ def run_tasks(label: str, tasks: Mapping[str, T], work: Callable[[T], Outcome], 
     finished = journal.finished()
     todo = sorted((name, task) for name, task in tasks.items() if name not in finished)
     if todo:
-        with open_job(label, options) as pipeline:
+        with open_job(label, for_tasks(len(todo), options)) as pipeline:
             (name_elements(pipeline, f"{label}/Tasks", todo, journal.folder) | f"{label}/Work" >> beam.ParDo(_Finish(label, work, journal)))
     return len(todo)
 
@@ -134,7 +134,7 @@ def run_parts(
     store_of(folder).remove_tree(folder)  # of an attempt that was killed
     if todo:
         by_files = is_local(options)
-        with open_job(label, options) as pipeline:
+        with open_job(label, for_tasks(len(todo), options)) as pipeline:
             emit, kind = (functools.partial(_write_parts, folder), tuple[str, str]) if by_files else (_pack_parts, _PACKED)
             pieces = name_elements(pipeline, f"{label}/Files", list(inputs), journal.folder) | f"{label}/Spread" >> beam.ParDo(
                 _SpreadFn(spread, parts, todo, emit)

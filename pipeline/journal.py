@@ -1,5 +1,6 @@
 """What finished tasks leave behind: a small file each in a journal, with their files and counts."""
 
+import errno
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -9,7 +10,7 @@ from typing import Any
 
 from apache_beam.metrics import Metrics
 
-from pagepairs.files import FileInfo, read_json, write_json
+from pagepairs.files import FileInfo, find_json, write_json
 from pagepairs.stores import exists, names_in, store_of
 
 _READERS = 32
@@ -55,9 +56,11 @@ class Journal:
         What it counted reaches the runner's counters in either case, under `label`; `busy_s` is the time that it took before.
         """
         started = time.monotonic()
-        if not self.has(task):
-            self.write(task, work())
-        report_metrics(label, self.read(task), busy_s=busy_s + time.monotonic() - started)
+        outcome = self.find(task)
+        if outcome is None:
+            outcome = work()
+            self.write(task, outcome)
+        report_metrics(label, outcome, busy_s=busy_s + time.monotonic() - started)
 
     def forget_others(self, tasks: Iterable[str]) -> None:
         """Forgets all finished tasks but these: the files of tasks that a run does not name are deleted or written over."""
@@ -68,7 +71,16 @@ class Journal:
 
     def read(self, task: str) -> Outcome:
         """Returns what a finished task left behind."""
-        value = read_json(self._path(task))
+        outcome = self.find(task)
+        if outcome is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._path(task))
+        return outcome
+
+    def find(self, task: str) -> Outcome | None:
+        """Returns what a finished task left behind; None if the task is not finished."""
+        value = find_json(self._path(task))
+        if value is None:
+            return None
         files = {dataset: [FileInfo(**info) for info in infos] for dataset, infos in value["files"].items()}
         return Outcome(files=files, counters=value["counters"])
 

@@ -10,9 +10,9 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pagepairs.files import read_json, write_bytes, write_json
+from pagepairs.files import find_json, read_json, write_bytes, write_json
 from pagepairs.manifest import dataset_files
-from pagepairs.stores import exists, store_of
+from pagepairs.stores import store_of
 from pipeline.commands import config_from_json
 from pipeline.datasets import work_folder
 from pipeline.jobs import count_parts, name_elements
@@ -34,7 +34,7 @@ from pipeline.report_thumbnails import (
     read_members,
     read_thumbnails,
 )
-from pipeline.runners import open_job
+from pipeline.runners import for_tasks, open_job
 
 Name = Callable[[str, list[Any]], beam.PCollection]
 """(label, elements) -> the elements as a collection of the job; a long list goes through a file."""
@@ -61,12 +61,13 @@ def write_report(output: str, *, locate: Callable[[str], str], pipeline_options:
     disagreements = comparison["disagreements"] if comparison else []
     drops = [f"drops/{name}" for name in ("scan", f"embed-{manifests['candidates'].counters['encoder']}", "pair", "shard")]
     work = work_folder(output, "report")
-    with open_job("report", pipeline_options) as pipeline:
+    parts = count_parts(manifests["candidates"].rows)
+    with open_job("report", for_tasks(parts, pipeline_options)) as pipeline:
         name = functools.partial(_name, pipeline, work)
         files = name("Files", _files(output, "images", "episodes", "candidates", *drops))
         hosts = beam.pvalue.AsDict(_top_hosts(files))
         summary = _summarise(files, "Summarise")
-        cells = _count_cells(name, output, hosts, edges, count_parts(manifests["candidates"].rows))
+        cells = _count_cells(name, output, hosts, edges, parts)
         picked = beam.pvalue.AsSingleton(cells)
         candidates = name("Candidates", _paths(output, "candidates"))
         rows = candidates | "FindPicks" >> beam.FlatMap(_find_picks, picked).with_output_types(dict[str, Any])
@@ -241,5 +242,5 @@ def _compared(report: Mapping[str, Any], compare: str, summaries: tuple[Summary,
 
 def _read_run(output: str) -> dict[str, Any]:
     path = os.path.join(output, "run.json")
-    value: dict[str, Any] = read_json(path) if exists(path) else {}
+    value: dict[str, Any] = find_json(path) or {}
     return value

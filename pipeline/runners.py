@@ -50,6 +50,8 @@ def pipeline_options(beam_args: Sequence[str], workers: int) -> PipelineOptions:
         more = [f"--parallelism={workers}"]
     elif runner == "dataflowrunner" and asked["sdk_container_image"] and asked["sdk_location"] == "default":
         more = ["--sdk_location=container"]
+    if runner not in LOCAL:  # Beam would run `pip freeze` for each of the jobs; run.json has the versions
+        more.append("--experiments=disable_logging_submission_environment")
     return PipelineOptions([*beam_args, "--no_save_main_session", *more])
 
 
@@ -65,6 +67,16 @@ def is_local(options: PipelineOptions) -> bool:
 def is_alone(options: PipelineOptions) -> bool:
     """Whether this process does the whole job: there is no other to spread elements over, which takes more time than small tasks do."""
     return is_local(options) and options.view_as(DirectOptions).direct_num_workers == 1
+
+
+def for_tasks(count: int, options: PipelineOptions) -> PipelineOptions:
+    """Returns the options of a job of so many tasks: one task of the local runner is done by this process: others take seconds to start."""
+    if count > 1 or not is_local(options):
+        return options
+    options = copy.deepcopy(options)
+    direct = options.view_as(DirectOptions)
+    direct.direct_num_workers, direct.direct_running_mode = 1, "in_memory"
+    return options
 
 
 def promises_gpu(options: PipelineOptions) -> bool:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from pagepairs.config import ScanConfig
-from pagepairs.files import open_read, read_json, write_json
+from pagepairs.files import find_json, open_read, write_json
 from pagepairs.manifest import digest_of, read_manifest
 from pagepairs.records import SCHEMA_VERSION
-from pagepairs.stores import exists, store_of
+from pagepairs.stores import store_of
 from pipeline.cuts import CUTS, cut_crawl
 from pipeline.datasets import complete_dataset, is_complete
 from pipeline.jobs import run_tasks
@@ -43,8 +43,8 @@ OWN_FOLDERS = (
 def check_scan_settings(run: Run) -> None:
     """Refuses an output folder that was scanned with other settings, unless --rebuild clears it."""
     path, settings = run.work("scan.json"), _scan_settings(run.config.scan)
-    if exists(path):
-        before = read_json(path)
+    before = find_json(path)
+    if before is not None:
         changed = [f"{name} was {before.get(name)!r}, is {value!r}" for name, value in settings.items() if before.get(name) != value]
         if changed and not run.config.run.rebuild:
             raise ValueError(

@@ -13,9 +13,9 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 
 from encoders import encoder_folder
 from pagepairs.config import Config
-from pagepairs.files import read_json, write_json
+from pagepairs.files import find_json, write_json
 from pagepairs.manifest import Manifest, find_manifest, read_manifest
-from pagepairs.stores import exists, store_of
+from pagepairs.stores import store_of
 from pipeline.bands import deciding_encoder
 from pipeline.datasets import complete_dataset, is_complete, publish_dataset, work_folder
 from pipeline.journal import Outcome
@@ -61,10 +61,10 @@ def timed(run: Run, stage: str) -> Iterator[dict[str, Any]]:
     """Notes versions, runner, time and records of a stage in run.json, and what the stage adds to its earlier notes there."""
     started = time.monotonic()
     path = run.path("run.json")
-    value = read_json(path) if exists(path) else {"stages": {}}
+    value = find_json(path) or {"stages": {}}
     notes = value["stages"].get(stage, {})
     yield notes
-    value = read_json(path) if exists(path) else value
+    value = find_json(path) or value
     value["versions"] = {"pagepairs": version("pagepairs"), "python": platform.python_version()} | {
         name: version(name) for name in _VERSIONS
     }

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from killed_workers import copy_before, kill_once
-from launch import ROOT, environment, start
+from launch import ROOT, Call, environment, start
 from outputs import assert_sound, data_hashes, journal_files
 
 WAIT_S = 60
@@ -60,6 +60,15 @@ def test_a_killed_worker_fails_the_run_and_the_same_command_finishes_it(
     assert {path.split("/")[0] for path in found} >= {"images", "links", "pages", "units"}
 
 
+@pytest.fixture(scope="module")
+def parted_run(site: Path, tmp_path_factory: pytest.TempPathFactory, shell: Call) -> Path:
+    """A run over the small site, by one process, of several parts and shards: a stage of one has no workers of its own."""
+    output = tmp_path_factory.mktemp("parted") / "out"
+    done = shell("run", "--input", site, "--output", output, "--encoder", "builtin", "--pairs-per-shard", 5, small_parts=True)
+    assert done.code == 0, done.err
+    return output
+
+
 @pytest.mark.parametrize(
     ("stage", "sign"),
     [
@@ -70,22 +79,22 @@ def test_a_killed_worker_fails_the_run_and_the_same_command_finishes_it(
     ],
 )
 def test_a_stage_whose_worker_is_killed_is_finished_by_the_same_command(
-    stage: str, sign: str, site_run: Path, tmp_path: Path, shell
+    stage: str, sign: str, parted_run: Path, tmp_path: Path, shell: Call
 ) -> None:
     """A worker ends as soon as it noted its first finished task of the stage, or of one job of it, in the journal."""
-    output = copy_before(stage, site_run, tmp_path / "out")
+    output = copy_before(stage, parted_run, tmp_path / "out")
     args = [stage, "--output", output, "--workers", 2, "--threads", 1]
     hooks = kill_once(sign, tmp_path)
-    killed = shell(*args, **hooks)
+    killed = shell(*args, small_parts=True, **hooks)
     assert killed.code == 6, killed.err
     assert (tmp_path / "killed").exists()
     assert "a worker process died" in killed.err.splitlines()[-1]
-    done = shell(*args, **hooks)
+    done = shell(*args, small_parts=True, **hooks)
     assert done.code == 0, done.err
     tasks = (tmp_path / "notes").read_text().splitlines()
     assert any(sign in task for task in tasks)
     assert len(tasks) == len(set(tasks))  # nothing that was finished was done twice
-    assert data_hashes(output) == data_hashes(site_run)
+    assert data_hashes(output) == data_hashes(parted_run)
     assert_sound(output)
 
 

@@ -60,6 +60,7 @@ class Door:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # head and body are two writes, and the second would wait 40 ms
 
             def log_message(self, *args: object) -> None:
                 pass
