@@ -80,7 +80,7 @@ def test_what_setup_py_stages_installs_and_works_on_a_worker(tmp_path: Path, mon
     for artifact in environment.dependencies:
         name = beam_runner_api_pb2.ArtifactStagingToRolePayload.FromString(artifact.role_payload).staged_name
         files[name] = beam_runner_api_pb2.ArtifactFilePayload.FromString(artifact.type_payload).path
-    assert set(files) == {"workflow.tar.gz", "submission_environment_dependencies.txt"}
+    assert set(files) == {"workflow.tar.gz"}
     with tarfile.open(files["workflow.tar.gz"]) as package:
         assert not any("/tests/" in name or "/benchmarks/" in name for name in package.getnames())
     staged = tmp_path / "workflow.tar.gz"
