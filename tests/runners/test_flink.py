@@ -17,6 +17,8 @@ from killed_workers import copy_before, kill_once
 from launch import ROOT, environment, start
 from outputs import assert_conserved, assert_sound, data_hashes, journal_files
 
+from pipeline.beam_flags import beam_flags, server_flags
+
 
 def test_the_real_crawl_on_flink_gives_the_bytes_of_the_local_runner(shared_data: Path, flink: list[str], tmp_path: Path, shell) -> None:
     command = ["run", "--input", shared_data / "howtocook.warc.gz", "--encoder", "builtin", "--output"]
@@ -28,6 +30,14 @@ def test_the_real_crawl_on_flink_gives_the_bytes_of_the_local_runner(shared_data
     assert data_hashes(tmp_path / "flink") == data_hashes(tmp_path / "local")
     assert_conserved(tmp_path / "flink")
     assert_sound(tmp_path / "flink")
+
+
+def test_flags_that_only_the_job_server_knows_are_asked_of_it(flink: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "--object_reuse" in server_flags(flink) - beam_flags()
+    assert server_flags(["--runner=FlinkRunner"]) == set()
+    monkeypatch.setattr("pipeline.beam_flags._ANSWER_S", 0.2)
+    with pytest.raises(ValueError, match="--job_endpoint localhost:9 did not answer"):
+        server_flags(["--job_endpoint=localhost:9"])
 
 
 @contextmanager
@@ -51,17 +61,19 @@ def pool() -> Iterator[tuple[psutil.Process, list[str]]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("retries", [0, 2])
+@pytest.mark.parametrize("attempts", [0, 2])
 def test_a_worker_of_flink_that_is_killed_in_shard_costs_what_it_was_at(
-    site_run: Path, flink: list[str], tmp_path: Path, shell, retries: int
+    site_run: Path, flink: list[str], tmp_path: Path, shell, attempts: int
 ) -> None:
-    """Flink tries a job again if it is told to; else the run fails and the same command goes on."""
+    """Flink tries a job again if its configuration says so; else the run fails and the same command goes on."""
+    strategy = f"fixed-delay\nrestart-strategy.fixed-delay.attempts: {attempts}\nrestart-strategy.fixed-delay.delay: 1 s"
+    (tmp_path / "flink-conf.yaml").write_text(f"restart-strategy: {strategy if attempts else 'none'}\n")
     output = copy_before("shard", site_run, tmp_path / "out")
     with worker_pool(**kill_once("/done/shard/", tmp_path)) as (_, flags):
-        command = ["shard", "--output", output, *flink, *flags, f"--number_of_execution_retries={retries}"]
+        command = ["shard", "--output", output, *flink, *flags, f"--flink_conf_dir={tmp_path}"]
         done = shell(*command)
-        assert (done.code, (tmp_path / "killed").exists()) == (0 if retries else 6, True), done.err
-        if not retries:
+        assert (done.code, (tmp_path / "killed").exists()) == (0 if attempts else 6, True), done.err
+        if not attempts:
             done = shell(*command)
     assert done.code == 0, done.err
     tasks = (tmp_path / "notes").read_text().splitlines()
