@@ -188,7 +188,7 @@ class RunConfig:
     output: str = ""
     """Folder for everything that the run leaves behind."""
     workers: int = 1
-    """Processes on this machine; each decodes with its share of the cores."""
+    """Processes on this machine; each decodes with its share of the cores. A job of one task is done by one."""
     threads: int = 0
     """Threads a process that decode, and as many that read images; 0 takes the cores divided by --workers."""
     rebuild: bool = False
