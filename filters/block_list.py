@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
-from pagepairs.files import open_read
+from pagepairs.files import read_bytes
 from pagepairs.urls import canonical_page, host_of, resolve_url
 
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
@@ -30,12 +30,11 @@ class BlockList:
           ValueError: if a line is none of these; names the line.
         """
         found: dict[str, set[str]] = {"domains": set(), "urls": set(), "image_ids": set()}
-        with open_read(path) as file:
-            for number, line in enumerate(file.read().removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
-                entry = _COMMENT.sub("", line.decode("utf-8", "replace")).strip()
-                if entry:
-                    kind, value = _parse(entry) or _refuse(path, number, entry)
-                    found[kind].add(value)
+        for number, line in enumerate(read_bytes(path).removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
+            entry = _COMMENT.sub("", line.decode("utf-8", "replace")).strip()
+            if entry:
+                kind, value = _parse(entry) or _refuse(path, number, entry)
+                found[kind].add(value)
         return cls(**{kind: frozenset(values) for kind, values in found.items()})
 
     def blocks_url(self, url: str) -> bool:

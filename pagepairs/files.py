@@ -45,6 +45,15 @@ def open_read(path: str) -> BinaryIO:
     return store_of(path).open_read(path)
 
 
+def read_bytes(path: str) -> bytes:
+    """Returns a whole file, which a store sends in one request.
+
+    Raises:
+      FileNotFoundError: if there is none.
+    """
+    return store_of(path).read(path)
+
+
 class Hashed:
     """A file that is written once, from its beginning, with the sha256 and the number of its bytes."""
 
@@ -87,7 +96,7 @@ def write_json(path: str, value: Any) -> None:
 
 def read_json(path: str) -> Any:
     """Returns what a JSON file holds."""
-    return json.loads(store_of(path).read(path))
+    return json.loads(read_bytes(path))
 
 
 def find_json(path: str) -> Any:
@@ -131,8 +140,7 @@ def read_parquet(path: str, columns: list[str] | None = None) -> pa.Table:
 
 def describe_file(path: str) -> FileInfo:
     """Returns the entry of a Parquet file that is there."""
-    with open_read(path) as file:
-        data = file.read()
+    data = read_bytes(path)
     rows = pq.read_metadata(pa.BufferReader(data)).num_rows
     return FileInfo(name=os.path.basename(path), rows=rows, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 

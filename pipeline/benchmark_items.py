@@ -13,7 +13,7 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from dedup.benchmark import ITEMS
-from pagepairs.files import open_read, parquet_source
+from pagepairs.files import open_read, parquet_source, read_bytes
 from pagepairs.images import ImageError, sniff
 from pagepairs.stores import exists, is_folder, is_remote, store_of
 from pipeline.sources.folder import IMAGE_SUFFIXES
@@ -40,8 +40,7 @@ class Item:
             raise ImageError("missing_file", self.name)
         if stat.bytes > max_bytes:
             raise ImageError("too_many_bytes", f"{stat.bytes} bytes")
-        with open_read(self.path) as file:
-            return file.read()
+        return read_bytes(self.path)
 
 
 def _read_csv(path: str | BinaryIO, delimiter: str = ",") -> pa.Table:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pagepairs.config import Config
-from pagepairs.files import open_read, parquet_source, write_bytes
+from pagepairs.files import parquet_source, read_bytes, write_bytes
 from pagepairs.manifest import Manifest, dataset_files, read_manifest
 from pagepairs.shards import FORMATS
 from pagepairs.stores import exists
@@ -56,13 +56,8 @@ def write_card(output: str, config: Config) -> None:
     files = dataset_files(os.path.join(output, "shards"))
     schema = pq.read_schema(parquet_source(files[0])) if files and files[0].endswith(".parquet") else None
     card = make_card(manifests, config, schema).encode()
-    if not exists(path) or _read(path) != card:
+    if not exists(path) or read_bytes(path) != card:
         write_bytes(path, card)
-
-
-def _read(path: str) -> bytes:
-    with open_read(path) as file:
-        return file.read()
 
 
 def make_card(manifests: Mapping[str, Manifest], config: Config, schema: pa.Schema | None) -> str:

@@ -20,7 +20,7 @@ from pipeline.embed_unit import Embedded, EmbedJob, embed_unit
 from pipeline.jobs import name_elements
 from pipeline.journal import Outcome
 from pipeline.models import Models, check_worker, load_models
-from pipeline.runners import CheckedDoFn, for_tasks, is_local, open_job
+from pipeline.runners import CheckedDoFn, is_local, open_job
 
 Task = tuple[str, tuple[int, ...]]
 """A file of units/, and which of the job's encoders it still needs."""
@@ -148,6 +148,7 @@ def embed_units(paths: Sequence[str], job: EmbedJob, options: PipelineOptions) -
         if missing:
             tasks.append((path, missing))
     if tasks:
-        with open_job("embed", for_tasks(len(tasks), options)) as pipeline:
-            (name_elements(pipeline, "embed/Units", tasks, job.targets[0].journal.folder) | "embed" >> Embed(job, local=is_local(options)))
+        with open_job("embed", options, tasks=len(tasks)) as pipeline:
+            units = name_elements(pipeline, "embed/Units", tasks, job.targets[0].journal.folder)
+            units | "embed" >> Embed(job, local=is_local(options))
     return [sum(number in missing for _, missing in tasks) for number in range(len(job.targets))]

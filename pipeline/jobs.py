@@ -18,11 +18,11 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
 
-from pagepairs.files import open_read, read_arrow_part, write_arrow_parts, write_bytes
+from pagepairs.files import read_arrow_part, read_bytes, write_arrow_parts, write_bytes
 from pagepairs.keys import part_of
 from pagepairs.stores import store_of
 from pipeline.journal import Journal, Outcome, part_name
-from pipeline.runners import CheckedDoFn, for_tasks, is_alone, is_local, open_job
+from pipeline.runners import CheckedDoFn, is_alone, is_local, open_job
 
 PART_ROWS = 100_000
 """Rows of the largest input that one part of a shuffle holds, about: 150 MB of 768-wide vectors."""
@@ -43,8 +43,9 @@ def run_tasks(label: str, tasks: Mapping[str, T], work: Callable[[T], Outcome], 
     finished = journal.finished()
     todo = sorted((name, task) for name, task in tasks.items() if name not in finished)
     if todo:
-        with open_job(label, for_tasks(len(todo), options)) as pipeline:
-            (name_elements(pipeline, f"{label}/Tasks", todo, journal.folder) | f"{label}/Work" >> beam.ParDo(_Finish(label, work, journal)))
+        with open_job(label, options, tasks=len(todo)) as pipeline:
+            named = name_elements(pipeline, f"{label}/Tasks", todo, journal.folder)
+            named | f"{label}/Work" >> beam.ParDo(_Finish(label, work, journal))
     return len(todo)
 
 
@@ -69,8 +70,7 @@ def _read_elements(start: int, path: str) -> list[Any]:
 
 @functools.lru_cache(maxsize=1)
 def _elements_of(path: str) -> list[Any]:
-    with open_read(path) as file:
-        elements: list[Any] = pickle.load(file)  # written by the driver of this run, as the job itself is
+    elements: list[Any] = pickle.loads(read_bytes(path))  # written by the driver of this run, as the job itself is
     return elements
 
 
@@ -134,11 +134,10 @@ def run_parts(
     store_of(folder).remove_tree(folder)  # of an attempt that was killed
     if todo:
         by_files = is_local(options)
-        with open_job(label, for_tasks(len(todo), options)) as pipeline:
+        with open_job(label, options, tasks=len(todo)) as pipeline:
             emit, kind = (functools.partial(_write_parts, folder), tuple[str, str]) if by_files else (_pack_parts, _PACKED)
-            pieces = name_elements(pipeline, f"{label}/Files", list(inputs), journal.folder) | f"{label}/Spread" >> beam.ParDo(
-                _SpreadFn(spread, parts, todo, emit)
-            ).with_output_types(kind)
+            files = name_elements(pipeline, f"{label}/Files", list(inputs), journal.folder)
+            pieces = files | f"{label}/Spread" >> beam.ParDo(_SpreadFn(spread, parts, todo, emit)).with_output_types(kind)
             gathered = _gather_files(pipeline, label, pieces, todo, folder) if by_files else _gather_packed(pipeline, label, pieces, todo)
             gathered | f"{label}/Reduce" >> beam.ParDo(_ReduceFn(label, reduce, parts, journal))
         store_of(folder).remove_tree(folder)

@@ -1,6 +1,5 @@
 """What finished tasks leave behind: a small file each in a journal, with their files and counts."""
 
-import errno
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -10,7 +9,7 @@ from typing import Any
 
 from apache_beam.metrics import Metrics
 
-from pagepairs.files import FileInfo, find_json, write_json
+from pagepairs.files import FileInfo, read_json, write_json
 from pagepairs.stores import exists, names_in, store_of
 
 _READERS = 32
@@ -71,18 +70,16 @@ class Journal:
 
     def read(self, task: str) -> Outcome:
         """Returns what a finished task left behind."""
-        outcome = self.find(task)
-        if outcome is None:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._path(task))
-        return outcome
+        value = read_json(self._path(task))
+        files = {dataset: [FileInfo(**info) for info in infos] for dataset, infos in value["files"].items()}
+        return Outcome(files=files, counters=value["counters"])
 
     def find(self, task: str) -> Outcome | None:
         """Returns what a finished task left behind; None if the task is not finished."""
-        value = find_json(self._path(task))
-        if value is None:
+        try:
+            return self.read(task)
+        except FileNotFoundError:
             return None
-        files = {dataset: [FileInfo(**info) for info in infos] for dataset, infos in value["files"].items()}
-        return Outcome(files=files, counters=value["counters"])
 
     def read_all(self, tasks: Iterable[str]) -> list[Outcome]:
         """Returns what finished tasks left behind, in the order of their names given."""

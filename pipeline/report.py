@@ -34,7 +34,7 @@ from pipeline.report_thumbnails import (
     read_members,
     read_thumbnails,
 )
-from pipeline.runners import for_tasks, open_job
+from pipeline.runners import open_job
 
 Name = Callable[[str, list[Any]], beam.PCollection]
 """(label, elements) -> the elements as a collection of the job; a long list goes through a file."""
@@ -62,7 +62,7 @@ def write_report(output: str, *, locate: Callable[[str], str], pipeline_options:
     drops = [f"drops/{name}" for name in ("scan", f"embed-{manifests['candidates'].counters['encoder']}", "pair", "shard")]
     work = work_folder(output, "report")
     parts = count_parts(manifests["candidates"].rows)
-    with open_job("report", for_tasks(parts, pipeline_options)) as pipeline:
+    with open_job("report", pipeline_options, tasks=parts) as pipeline:
         name = functools.partial(_name, pipeline, work)
         files = name("Files", _files(output, "images", "episodes", "candidates", *drops))
         hosts = beam.pvalue.AsDict(_top_hosts(files))

@@ -69,16 +69,6 @@ def is_alone(options: PipelineOptions) -> bool:
     return is_local(options) and options.view_as(DirectOptions).direct_num_workers == 1
 
 
-def for_tasks(count: int, options: PipelineOptions) -> PipelineOptions:
-    """Returns the options of a job of so many tasks: one task of the local runner is done by this process: others take seconds to start."""
-    if count > 1 or not is_local(options):
-        return options
-    options = copy.deepcopy(options)
-    direct = options.view_as(DirectOptions)
-    direct.direct_num_workers, direct.direct_running_mode = 1, "in_memory"
-    return options
-
-
 def promises_gpu(options: PipelineOptions) -> bool:
     """Whether the workers of stage embed have a GPU by the service's options."""
     return not is_local(options) and has_worker_accelerator(options.view_as(GoogleCloudOptions).dataflow_service_options)
@@ -96,16 +86,17 @@ def default_threads(options: PipelineOptions, workers: int) -> int:
 
 
 @contextmanager
-def open_job(label: str, options: PipelineOptions) -> Iterator[beam.Pipeline]:
+def open_job(label: str, options: PipelineOptions, *, tasks: int) -> Iterator[beam.Pipeline]:
     """Opens a pipeline that runs when the block ends; `label` is the job's name in the runner's own display.
 
-    Where the job can outlive this process, its whole name is printed before it is sent: it must be cancelled by that name then.
+    A single task of the local runner is done by this process: others would take seconds to start. Where the job can outlive this
+    process, its whole name is printed before it is sent: it must be cancelled by that name then.
 
     Raises:
       JobFailed: if a worker process or the runner failed.
     """
     watch_workers()
-    built, named = False, _named(label, options)
+    built, named = False, _of_job(label, tasks, options)
     try:
         with _quiet_threads(), beam.Pipeline(options=named) as pipeline:
             # Beam keeps jars of other languages there; a killed run would leave it behind.
@@ -123,9 +114,8 @@ def open_job(label: str, options: PipelineOptions) -> Iterator[beam.Pipeline]:
     except Exception as error:  # runners and their clients raise what they like: grpc's, Google's, Dataflow's own are no RuntimeError
         if is_local(options) or not built:
             raise
-        raise JobFailed(
-            f"job {label} failed on {options.view_as(StandardOptions).runner}: {_reason(error, options)}; {_GOES_ON}", error
-        ) from error
+        runner = options.view_as(StandardOptions).runner
+        raise JobFailed(f"job {label} failed on {runner}: {_reason(error, options)}; {_GOES_ON}", error) from error
 
 
 def _reason(error: BaseException, options: PipelineOptions) -> str:
@@ -139,9 +129,12 @@ def _reason(error: BaseException, options: PipelineOptions) -> str:
     return lines[-1][:300] if lines else type(error).__name__
 
 
-def _named(label: str, options: PipelineOptions) -> PipelineOptions:
-    """Returns the options of one job of the run: Beam knows one name, one set of labels and one choice of GPUs for all."""
+def _of_job(label: str, tasks: int, options: PipelineOptions) -> PipelineOptions:
+    """Returns the options of one job of the run: Beam knows one name, one set of labels, one choice of GPUs and of processes for all."""
     options = copy.deepcopy(options)
+    if tasks == 1 and is_local(options):
+        direct = options.view_as(DirectOptions)
+        direct.direct_num_workers, direct.direct_running_mode = 1, "in_memory"
     cloud = options.view_as(GoogleCloudOptions)
     if label != "embed" and cloud.dataflow_service_options:
         cloud.dataflow_service_options = [option for option in cloud.dataflow_service_options if "worker_accelerator" not in option]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pagepairs.config import ScanConfig
-from pagepairs.files import find_json, open_read, write_json
+from pagepairs.files import find_json, read_bytes, write_json
 from pagepairs.manifest import digest_of, read_manifest
 from pagepairs.records import SCHEMA_VERSION
 from pagepairs.stores import store_of
@@ -65,8 +65,7 @@ def _scan_settings(scan: ScanConfig) -> dict[str, Any]:
     value = dataclasses.asdict(scan)
     del value["input"], value["limit"], value["isolate"]
     if scan.block_list:
-        with open_read(scan.block_list) as file:
-            value["block_list"] = hashlib.sha256(file.read()).hexdigest()
+        value["block_list"] = hashlib.sha256(read_bytes(scan.block_list)).hexdigest()
     return value | {"schema": SCHEMA_VERSION}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent / "e2e"))  # made_crawls
+sys.path.insert(0, str(Path(__file__).parent / "e2e"))  # made_crawls, outputs: modules that several folders of tests use
 
 from made_crawls import write_site
 

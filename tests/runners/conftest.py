@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "tests" / "e2e"), str(ROOT / "examples")]
+sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "examples")]
 
 from flink import job_server  # noqa: E402
 from launch import Call, call  # noqa: E402

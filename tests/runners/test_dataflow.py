@@ -94,7 +94,7 @@ def staged_names(environment: beam_runner_api_pb2.Environment) -> set[str]:
 
 def test_setup_py_is_staged_as_a_package(sent: list[Sent], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(__file__).resolve().parents[2])
-    with open_job("x", pipeline_options([*FLAGS, "--setup_file=./setup.py"], 1)) as pipeline:
+    with open_job("x", pipeline_options([*FLAGS, "--setup_file=./setup.py"], 1), tasks=2) as pipeline:
         pipeline | beam.Create([1])
     [environment] = [env for env in sent[0].proto.components.environments.values() if env.urn == "beam:env:docker:v1"]
     assert "workflow.tar.gz" in staged_names(environment)
@@ -108,7 +108,7 @@ class _Accelerated(beam.PTransform):
 
 
 def test_only_a_step_that_asks_for_an_accelerator_gets_one(sent: list[Sent], options: PipelineOptions) -> None:
-    with open_job("embed", options) as pipeline:
+    with open_job("embed", options, tasks=2) as pipeline:
         numbers = pipeline | "Create" >> beam.Create([1])
         numbers | "Embed" >> _Accelerated().with_resource_hints(accelerator="type:nvidia-l4;count:1;install-nvidia-driver")
     components = sent[0].proto.components
@@ -126,5 +126,5 @@ def test_a_hint_and_a_worker_accelerator_are_refused_together(monkeypatch: pytes
     monkeypatch.setattr(auth._Credentials, "_credentials_init", True)
     service = "--dataflow_service_options=worker_accelerator=type:nvidia-l4;count:1;install-nvidia-driver"
     options = pipeline_options([*FLAGS, f"--sdk_container_image={IMAGE}", service], 1)
-    with pytest.raises(ValueError, match="Dataflow refuses together: leave one out"), open_job("embed", options) as pipeline:
+    with pytest.raises(ValueError, match="Dataflow refuses together: leave one out"), open_job("embed", options, tasks=2) as pipeline:
         _ = pipeline | beam.Create([1]) | _Accelerated().with_resource_hints(accelerator="type:nvidia-l4;count:1")

@@ -17,7 +17,7 @@ GPU = "worker_accelerator=type:nvidia-l4;count:1;install-nvidia-driver"
 def sent(monkeypatch: pytest.MonkeyPatch, label: str, *flags: str) -> Any:
     """The message of a job, which is built and not sent; nothing looks for credentials, which would ask the network."""
     monkeypatch.setattr(auth._Credentials, "_credentials_init", True)
-    with open_job(label, pipeline_options([*FLAGS, IMAGE, *flags], 1)) as pipeline:
+    with open_job(label, pipeline_options([*FLAGS, IMAGE, *flags], 1), tasks=2) as pipeline:
         pipeline | beam.Create([1])
     message = pipeline.result.job.proto
     # A dry run stops before this part of the message, which Beam's client adds as it sends it.

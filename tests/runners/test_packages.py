@@ -72,7 +72,7 @@ def test_what_setup_py_stages_installs_and_works_on_a_worker(tmp_path: Path, mon
     copy = tmp_path / "checkout"  # building writes beside setup.py
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "tests", "benchmarks", "demo", "*.egg-info"))
     monkeypatch.chdir(copy)
-    with open_job("x", pipeline_options([*DATAFLOW, "--setup_file=./setup.py"], 1)) as pipeline:
+    with open_job("x", pipeline_options([*DATAFLOW, "--setup_file=./setup.py"], 1), tasks=2) as pipeline:
         pipeline | beam.Create([1])
     components = pipeline.result.job.proto_pipeline.components
     [environment] = [env for env in components.environments.values() if env.urn == "beam:env:docker:v1"]

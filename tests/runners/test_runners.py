@@ -100,7 +100,7 @@ def refuse(self, address):
         raise SystemExit(f"connects to {address}")
     return connect(self, address)
 socket.socket.connect = refuse
-with open_job("x", pipeline_options(["--runner=DirectRunner"], 1)) as pipeline:
+with open_job("x", pipeline_options(["--runner=DirectRunner"], 1), tasks=2) as pipeline:
     pipeline | beam.Create([1]) | beam.Map(print)
 """
     env = environment(HOME=str(tmp_path))
@@ -278,7 +278,7 @@ class _Other(CheckedDoFn):
 
 def test_a_worker_with_other_packages_says_so() -> None:
     with pytest.raises(RuntimeError, match=r"this worker has apache-beam 2\..*, the job was started with apache-beam 2\.1\.0 and"):  # noqa: SIM117
-        with open_job("x", pipeline_options((), 1)) as pipeline:
+        with open_job("x", pipeline_options((), 1), tasks=2) as pipeline:
             pipeline | beam.Create([1]) | beam.ParDo(_Other())
 
 
@@ -290,7 +290,7 @@ def test_an_error_of_our_own_code_keeps_its_traceback_here_and_is_a_sentence_on_
     flags = ["--runner=PrismRunner", f"--prism_location={prism}"]
     for args, kind in [((), ValueError), (flags, JobFailed)]:
         with pytest.raises(kind, match="bad 1") as caught:  # noqa: SIM117
-            with open_job("x", pipeline_options(args, 1)) as pipeline:
+            with open_job("x", pipeline_options(args, 1), tasks=2) as pipeline:
                 pipeline | beam.Create([1]) | beam.Map(fail)
         assert isinstance(caught.value, JobFailed) == bool(args)
     assert str(caught.value).startswith("job x failed on PrismRunner: ")
@@ -327,7 +327,7 @@ def test_whatever_a_runner_raises_fails_the_job(error: Exception, said: str, mon
         raise error
 
     monkeypatch.setattr(beam.Pipeline, "run", refuse)
-    with pytest.raises(JobFailed) as caught, open_job("x", pipeline_options(["--runner=FlinkRunner"], 1)) as pipeline:
+    with pytest.raises(JobFailed) as caught, open_job("x", pipeline_options(["--runner=FlinkRunner"], 1), tasks=2) as pipeline:
         pipeline | beam.Create([1])
     assert caught.value.sentence == f"job x failed on FlinkRunner: {said}; finished work is kept, the same command goes on from it"
 
@@ -337,12 +337,12 @@ def test_a_job_that_somebody_cancelled_is_not_taken_for_done(monkeypatch: pytest
     ended = argparse.Namespace(wait_until_finish=lambda: "CANCELLED", state="CANCELLED")
     monkeypatch.setattr(beam.Pipeline, "run", lambda pipeline: ended)
     with pytest.raises(JobFailed, match="job x failed on FlinkRunner: it ended as CANCELLED; finished work is kept"):  # noqa: SIM117
-        with open_job("x", pipeline_options([FLINK], 1)) as pipeline:
+        with open_job("x", pipeline_options([FLINK], 1), tasks=2) as pipeline:
             pipeline | beam.Create([1])
 
 
 def test_an_error_before_a_job_is_sent_stays_what_it_is() -> None:
-    with pytest.raises(FileNotFoundError, match="mine"), open_job("x", pipeline_options(["--runner=FlinkRunner"], 1)):
+    with pytest.raises(FileNotFoundError, match="mine"), open_job("x", pipeline_options(["--runner=FlinkRunner"], 1), tasks=2):
         raise FileNotFoundError("mine")
 
 
@@ -357,6 +357,6 @@ def test_a_job_is_named_before_it_is_sent_where_it_can_outlive_the_driver(
 
     monkeypatch.setattr(beam.Pipeline, "run", noted)
     for args in ((), (FLINK,)):
-        with open_job("scan", pipeline_options(args, 1)) as pipeline:
+        with open_job("scan", pipeline_options(args, 1), tasks=2) as pipeline:
             pipeline | beam.Create([1])
     assert capsys.readouterr().err == f"scan: sending job {names[1]}\n"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(TESTS / name) for name in ("stores", "runners", "e2e")]  # modules beside the tests
+sys.path[:0] = [str(TESTS / name) for name in ("stores", "runners")]  # modules beside the tests
 
 from object_store import Door, serve_objects  # noqa: E402
 

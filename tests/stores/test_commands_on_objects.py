@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from contents import upload
 from made_crawls import picture
 from object_store import Door
 
@@ -17,12 +18,6 @@ from pipeline.commands import EXIT_SETTING, main
 from pipeline.inspection import main as inspect_main
 
 OTHER = "siglip-base"
-
-
-def upload(folder: Path, place: str) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file() and path.name != "lock":
-            write_bytes(f"{place}/{path.relative_to(folder)}", path.read_bytes())
 
 
 @pytest.fixture

@@ -7,20 +7,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "sources"))  # the makers of small inputs stand beside the tests of sources
 
-from contents import contents
+from contents import contents, upload
 from made_crawls import picture
 from malformed import KINDS
 
 from pagepairs.files import read_json
-from pagepairs.stores import store_of
 from pipeline.commands import main
-
-
-def copy(folder: Path, remote: str) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with store_of(remote).open_write(f"{remote}/{path.relative_to(folder)}") as file:
-                file.write(path.read_bytes())
 
 
 def test_every_kind_of_input_and_what_else_a_run_reads(remote_folder: str, site: Path, tmp_path: Path) -> None:
@@ -33,7 +25,7 @@ def test_every_kind_of_input_and_what_else_a_run_reads(remote_folder: str, site:
     for number in range(3):
         (crawl / "photos" / f"{number}.png").write_bytes(picture(90, number))
     (tmp_path / "block.txt").write_text("blocked.example\n")
-    copy(tmp_path, remote_folder)
+    upload(tmp_path, remote_folder)
     results = {}
     for root in (str(tmp_path), remote_folder):
         argv = ["--input", f"{root}/crawl", "--block-list", f"{root}/block.txt", "--min-side-px", "16", "--encoder", "builtin"]

@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from contents import contents
+from contents import contents, upload
 from object_store import Door, Refusal
 
 from pagepairs.stores import store_of
@@ -80,9 +80,7 @@ def test_reading_the_crawl_is_refused_at_any_stage_and_then_allowed(
     site: Path, site_run: Path, remote_folder: str, door: Door, capsys: pytest.CaptureFixture[str]
 ) -> None:
     crawl, output = f"{remote_folder}/in", f"{remote_folder}/out"
-    for path in site.iterdir():
-        with store_of(crawl).open_write(f"{crawl}/{path.name}") as file:
-            file.write(path.read_bytes())
+    upload(site, crawl)
 
     def is_crawl(method: str, path: str) -> bool:
         return method == "GET" and "alt=media" in path and "/in/crawl-" in unquote(path)

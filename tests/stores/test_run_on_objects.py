@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from contents import contents
+from contents import contents, upload
 from object_store import Door
 
 from dedup.benchmark import read_benchmark
@@ -84,9 +84,7 @@ def test_weights_and_indexes_may_stand_in_the_store(
     built = f"{tmp_path}/index"
     photos = str(shared_data / "bench_dreambooth")
     assert benchmark_main("benchmark", ["build", "--name", "b", "--images", photos, "--output", built, "--encoder", "builtin"]) == 0
-    for path in store_of(built).files(built):
-        with store_of(place).open_write(f"{remote_folder}/index{path[len(built) :]}") as file:
-            file.write(Path(path).read_bytes())
+    upload(Path(built), f"{remote_folder}/index")
     index = read_benchmark(f"{remote_folder}/index")
     assert index.content == read_benchmark(built).content
     assert index.folder == f"{remote_folder}/index"

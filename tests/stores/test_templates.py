@@ -17,6 +17,7 @@ from object_store import Door
 from stage_jobs import IMAGE, STAGES, dataflow_flags
 
 from pagepairs import __version__
+from pagepairs.files import read_bytes
 from pagepairs.stores import store_of
 from pipeline import runners
 from pipeline.runners import open_job, pipeline_options
@@ -30,29 +31,24 @@ def templates(remote_folder: str, door: Door, monkeypatch: pytest.MonkeyPatch) -
     """Turns every job into a template of its own; gives their places, in order. Nothing looks for credentials, which takes 20 s."""
     monkeypatch.setattr(auth._Credentials, "_credentials_init", True)
     made: list[str] = []
-    named = runners._named
+    of_job = runners._of_job
 
-    def as_template(label: str, options: PipelineOptions) -> PipelineOptions:
+    def as_template(label: str, tasks: int, options: PipelineOptions) -> PipelineOptions:
         made.append(f"{remote_folder}/templates/{len(made):02d}-{label}.json")
-        options = named(label, options)
+        options = of_job(label, tasks, options)
         options.view_as(GoogleCloudOptions).template_location = made[-1]
         return options
 
-    monkeypatch.setattr(runners, "_named", as_template)
+    monkeypatch.setattr(runners, "_of_job", as_template)
     yield made
     assert made
     assert store_of(remote_folder).files(f"{remote_folder}/templates") == made
 
 
-def read(path: str) -> bytes:
-    with store_of(path).open_read(path) as file:
-        return file.read()
-
-
 def environments_of(template: dict[str, Any]) -> list[beam_runner_api_pb2.Environment]:
     """The environments of the graph that the template names, as the service would fetch it, after those that it lists itself."""
     options = template["environment"]["sdkPipelineOptions"]["options"]
-    graph = read(options["pipelineUrl"])
+    graph = read_bytes(options["pipelineUrl"])
     assert hashlib.sha256(graph).hexdigest() == options["pipelineProtoHash"]
     components = beam_runner_api_pb2.Pipeline.FromString(graph).components
     [pool] = template["environment"]["workerPools"]
@@ -70,7 +66,7 @@ def test_every_job_of_a_stage_is_staged_as_a_template(
     labels = [job[0].split("/")[0] for job in steps] or ["report"]
     assert [Path(path).stem[3:] for path in templates] == labels
     for label, path in zip(labels, templates, strict=True):
-        template = json.loads(read(path))
+        template = json.loads(read_bytes(path))
         assert template["name"].startswith(f"pagepairs-{label}-")
         assert template["type"] == "JOB_TYPE_BATCH"
         assert template["labels"] == {"team": "a", "job": label, "pagepairs": __version__.replace(".", "-")}
@@ -87,13 +83,13 @@ def test_every_job_of_a_stage_is_staged_as_a_template(
 
 def test_setup_py_is_staged_beside_the_template(templates: list[str], monkeypatch: pytest.MonkeyPatch, remote_folder: str) -> None:
     monkeypatch.chdir(TESTS.parent)
-    with open_job("x", pipeline_options([*dataflow_flags(f"{remote_folder}/tmp"), "--setup_file=./setup.py"], 1)) as pipeline:
+    with open_job("x", pipeline_options([*dataflow_flags(f"{remote_folder}/tmp"), "--setup_file=./setup.py"], 1), tasks=2) as pipeline:
         pipeline | beam.Create([1])
-    [environment] = environments_of(json.loads(read(templates[0])))
+    [environment] = environments_of(json.loads(read_bytes(templates[0])))
     [dependency] = environment.dependencies
     assert beam_runner_api_pb2.ArtifactStagingToRolePayload.FromString(dependency.role_payload).staged_name == "workflow.tar.gz"
     place = beam_runner_api_pb2.ArtifactFilePayload.FromString(dependency.type_payload)
-    package = read(place.path)
+    package = read_bytes(place.path)
     assert hashlib.sha256(package).hexdigest() == place.sha256
     with tarfile.open(fileobj=io.BytesIO(package)) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
